@@ -1,0 +1,39 @@
+"""Telemetry over MQTT: the broker, its credentials, and the store-and-forward buffer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from agent.config.scalars import Duration, Strict
+
+
+class TlsConfig(Strict):
+    """TLS to the broker. Without ``ca_file`` the system's trust store is used."""
+
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+
+
+class MqttConfig(Strict):
+    """Where telemetry goes. The password is never in the YAML: only the name of a file that holds it."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=1883, ge=1, le=65535)
+    username: str | None = None
+    password_file: Path | None = None
+    tls: TlsConfig | None = None
+    keepalive: Duration = Field(default=30.0, ge=5.0, le=600.0)
+    heartbeat: Duration = Field(default=60.0, ge=1.0, description="unchanged points are published again after this long")
+    max_rows: int = Field(default=200_000, ge=100, le=10_000_000, description="messages kept on disk while the broker is away; oldest dropped first")
+    max_bytes: int = Field(default=256 * 1024 * 1024, ge=65_536, description="bytes kept on disk while the broker is away")
+    in_flight: int = Field(default=50, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _password_needs_user(self) -> Self:
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file without username: give both or none")
+        return self

@@ -1,0 +1,82 @@
+"""The scalar types of the YAML files: durations, rates, names, and switch positions. Everything becomes SI seconds and floats here."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)\s*$")
+_RATE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*/\s*(ms|s|min|h|d)\s*$")
+
+
+class Strict(BaseModel):
+    """Base of every configuration model: unknown keys are errors, values are frozen, no NaN and no infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, validate_default=True)
+
+
+def _duration(value: Any) -> float:
+    if isinstance(value, str):
+        match = _DURATION.match(value)
+        if match:
+            return float(match[1]) * _SECONDS[match[2]]
+    elif isinstance(value, float) and math.isfinite(value) and value >= 0.0:
+        return value  # a default given in code, in seconds
+    raise ValueError(f"{value!r} is not a duration: write a number with its unit, such as 500ms, 5s, 10min or 1h")
+
+
+def _rate(value: Any) -> float:
+    if isinstance(value, str):
+        match = _RATE.match(value)
+        if match:
+            return float(match[1]) / _SECONDS[match[2]]
+    elif isinstance(value, float) and math.isfinite(value) and value >= 0.0:
+        return value
+    raise ValueError(f"{value!r} is not a rate: write the change per time, such as 5/min or 0.5/s (in the point's unit)")
+
+
+def _level(value: Any) -> float:
+    if value is True or value == "on":
+        return 1.0
+    if value is False or value == "off":
+        return 0.0
+    if isinstance(value, int | float) and math.isfinite(value):
+        return float(value)
+    raise ValueError(f"{value!r} is not a value: write a number, on or off")
+
+
+def _level_or_relinquish(value: Any) -> float | None:
+    if value == "relinquish":
+        return None
+    return _level(value)
+
+
+Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str), Field(ge=0.0, description="a duration: 500ms, 5s, 10min, 1h")]
+"""Seconds."""
+
+Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=str), Field(gt=0.0, description="a change per time in the point's unit: 5/min")]
+"""Point's unit per second."""
+
+Level = Annotated[float, BeforeValidator(_level, json_schema_input_type=float | bool | str), Field(description="a number, on or off")]
+"""A value in the point's unit; on = 1, off = 0."""
+
+SafeValue = Annotated[
+    float | None,
+    BeforeValidator(_level_or_relinquish, json_schema_input_type=float | bool | str),
+    Field(description="a number, on, off, or relinquish"),
+]
+"""A value in the point's unit; None = relinquish, hand back to the equipment's own logic."""
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$", description="a name of a-z, 0-9 and -")]
+PointName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$", description="a name of a-z, 0-9 and _, beginning with a letter")]
+PointRef = Annotated[
+    str,
+    Field(
+        pattern=r"^([a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?/)?[a-z][a-z0-9_]{0,62}$",
+        description="a point of this unit, or another unit's as unit/point",
+    ),
+]

@@ -1,0 +1,1 @@
+"""Modbus TCP: codec, planner, connection, driver, each in its own module."""
