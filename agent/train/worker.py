@@ -46,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", required=True, help="the learning store's file; its folder must exist")
     options = parser.parse_args(arguments)
     parent = os.getppid()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
     try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end)
         _end_with_parent()
         os.nice(NICE)
         with LearningStore(options.store) as store:
