@@ -33,3 +33,7 @@ class AddressError(DriverError):
 
 class NotWritableError(DriverError):
     """The point cannot be written by its kind (an input register, a read-only node)."""
+
+
+class EncodingError(DriverError):
+    """The value cannot be represented at the point's address: not finite, or out of range. Nothing was sent."""

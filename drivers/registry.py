@@ -1,4 +1,4 @@
-"""Which drivers there are: the built-in ones and those that other packages bring by the entry-point group ``poetd.drivers``."""
+"""Which drivers there are: the built-in ones, and those of other packages (entry-point group ``poetd.drivers``)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,18 @@ _BUILT_IN = (DriverPlugin("modbus", ModbusSettings, ModbusAddress, _load_modbus)
 
 @cache
 def installed_plugins() -> Mapping[str, DriverPlugin]:
-    """Every driver by its YAML name. Raises AddressError if two packages claim one name: which one runs must never be chance."""
+    """Every driver by its YAML name.
+
+    Raises:
+        AddressError: two packages claim one name. Which one runs must never be chance.
+    """
     plugins = {plugin.name: plugin for plugin in _BUILT_IN}
     for entry in entry_points(group=GROUP):
         plugin = entry.load()
         if not isinstance(plugin, DriverPlugin):
-            raise AddressError(f"entry point {entry.name} ({entry.value}) in {GROUP} is not a drivers.interface.DriverPlugin")
+            raise AddressError(
+                f"entry point {entry.name} ({entry.value}) in {GROUP} is not a drivers.interface.DriverPlugin"
+            )
         if plugin.name in plugins:
             raise AddressError(f"two drivers are called {plugin.name!r}; uninstall the package of {entry.value}")
         plugins[plugin.name] = plugin

@@ -1,0 +1,108 @@
+"""One host and port, shared by every device (unit_id) behind it: a gateway with twenty units gets one socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from drivers.errors import NotConnectedError
+from drivers.modbus.link import Link
+from drivers.modbus.transaction import Batch, Transaction
+
+
+class Endpoint:
+    """The connection to one address, opened by its first user and closed by its last. Belongs to one event loop."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._host = host
+        self._port = port
+        self._windows: dict[object, int] = {}
+        self._link: Link | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def connected(self) -> bool:
+        """Whether requests can be sent now."""
+        return self._link is not None and self._link.alive
+
+    @property
+    def late_replies(self) -> int:
+        """Answers on the present connection that came after their deadline and were thrown away."""
+        return 0 if self._link is None else self._link.late_replies
+
+    async def open(self, user: object, window: int, timeout_s: float) -> bool:
+        """Connect unless connected; True if this call connected. The smallest window of all users holds.
+
+        Raises:
+            NotConnectedError: refused, unreachable, unknown name, or no connection within ``timeout_s``.
+        """
+        self._windows[user] = window
+        async with self._opening:
+            fresh = not self.connected
+            if fresh:
+                self._link = await self._connect(timeout_s)
+            assert self._link is not None
+            self._link.window = min(self._windows.values(), default=window)
+            return fresh
+
+    async def _connect(self, timeout_s: float) -> Link:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s):
+                _transport, link = await loop.create_connection(lambda: Link(self.where, loop), self._host, self._port)
+        except TimeoutError as error:
+            raise NotConnectedError(
+                f"{self.where}: no connection within {timeout_s:g} s; check the address, the network, "
+                "and that the device is on"
+            ) from error
+        except OSError as error:
+            raise NotConnectedError(
+                f"{self.where}: cannot connect ({error.strerror or error}); check host and port, "
+                "that the device is on, and that its connection slots are not all taken"
+            ) from error
+        return link
+
+    async def leave(self, user: object) -> None:
+        """One user less; the last one out closes the connection. Never raises."""
+        self._windows.pop(user, None)
+        if self._windows:
+            return
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    async def exchange(self, transactions: Sequence[Transaction], timeout_s: float, *, urgent: bool = False) -> None:
+        """Send all, wait until each has its reply or its error. ``timeout_s`` is the deadline of each, from the
+        moment it is sent.
+
+        Raises:
+            NotConnectedError: there is no connection; nothing was sent.
+        """
+        link = self._link
+        if link is None or not link.alive:
+            raise NotConnectedError(f"{self.where}: not connected; connect first")
+        if not transactions:
+            return
+        batch = Batch(transactions, timeout_s, asyncio.get_running_loop())
+        link.submit(batch, urgent=urgent)
+        try:
+            await batch.done
+        except asyncio.CancelledError:
+            link.abandon(batch)
+            raise
+
+
+_ENDPOINTS: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[tuple[str, int], Endpoint]] = (
+    WeakKeyDictionary()
+)
+
+
+def shared_endpoint(host: str, port: int) -> Endpoint:
+    """The running loop's endpoint for this address: the same object for everybody who holds one."""
+    endpoints = _ENDPOINTS.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+    endpoint = endpoints.get((host, port))
+    if endpoint is None:
+        endpoint = endpoints[host, port] = Endpoint(host, port)
+    return endpoint
