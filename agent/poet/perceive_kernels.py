@@ -1,0 +1,159 @@
+"""Perceive, as one kernel over every input point of the site.
+
+A predicate is written so that NaN fails it: ``not (low <= v <= high)``. Nothing here allocates, raises or knows a protocol.
+The codes are those of ``safety.values.Quality`` and ``Reason`` (a test compares them), repeated because a kernels module stands alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+
+BAD = 0
+UNCERTAIN = 1
+GOOD = 2
+
+NEVER_READ = 0
+OK = 1
+STALE = 2
+NOT_A_NUMBER = 3
+OUT_OF_RANGE = 4
+RATE_OF_CHANGE = 5
+STUCK = 6
+DEVICE_ERROR = 8
+SUBSTITUTED = 11
+
+_TABLE = "Array(f8, 1, 'C', readonly=True)"
+
+SIGNATURES: dict[str, str] = {
+    "perceive": "void(f8, f8[::1], u1[::1], u1[::1], f8[::1], "  # now, raw
+    + ", ".join([_TABLE] * 7)  # table
+    + ", f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], u1[::1])",  # state, out
+}
+HELPERS: tuple[str, ...] = ("fault",)
+
+
+def fault(
+    now: float,
+    value: float,
+    quality: int,
+    reason: int,
+    time: float,
+    low: float,
+    high: float,
+    stale_after_s: float,
+    max_change_per_s: float,
+    last_value: float,
+    last_time: float,
+) -> int:
+    """Why a sample must not be believed, or OK. The first cause in the order of the checks is the one reported.
+
+    The rate is judged against the last accepted sample, over the time between the two. It is not judged across a gap longer than
+    ``stale_after_s``: nothing is known of what happened in it, so the first plausible value after it is the new anchor.
+    """
+    if reason == NEVER_READ:
+        return NEVER_READ
+    if quality == BAD:
+        return DEVICE_ERROR if reason == OK else reason
+    if not math.isfinite(value):
+        return NOT_A_NUMBER
+    if not (now - time <= stale_after_s):
+        return STALE
+    if not (low <= value <= high):
+        return OUT_OF_RANGE
+    gap = time - last_time
+    if 0.0 < gap <= stale_after_s and abs(value - last_value) > max_change_per_s * gap:
+        return RATE_OF_CHANGE
+    return OK
+
+
+def perceive(
+    now: float,
+    raw_value: Floats,
+    raw_quality: Bytes,
+    raw_reason: Bytes,
+    raw_time: Floats,
+    low: Floats,
+    high: Floats,
+    stale_after_s: Floats,
+    max_change_per_s: Floats,
+    stuck_after_s: Floats,
+    smooth_s: Floats,
+    fallback: Floats,
+    state_value: Floats,
+    state_time: Floats,
+    state_changed: Floats,
+    filtered: Floats,
+    value: Floats,
+    quality: Bytes,
+    reason: Bytes,
+) -> None:
+    """Judge, filter and if need be replace every raw sample. All arrays have shape (n_points,).
+
+    Args:
+        now: control clock, s.
+        raw_value: in the point's unit, as the driver delivered it; raw_quality and raw_reason: the driver's word on it.
+        raw_time: control clock when it was measured, s.
+        low, high: believable range, point's unit, both ends included.
+        stale_after_s: greatest believable age, s (inf: any).
+        max_change_per_s: greatest believable change, point's unit per s (inf or NaN: any).
+        stuck_after_s: not changing at all for longer is uncertain, s (inf or NaN: never).
+        smooth_s: time constant of a first-order filter over accepted samples, s (NaN, inf or 0: none). Backward Euler,
+            y += dt / (tau + dt) * (v - y): stable for every dt.
+        fallback: stands in for a bad value, with quality UNCERTAIN (NaN or inf: none).
+        state_value, state_time, state_changed: last accepted sample, its time, and when the value last changed (in and out;
+            NaN = nothing accepted yet).
+        filtered: the filter's memory (in and out).
+        value, quality, reason: the result. A bad value without fallback is NaN.
+    """
+    for i in range(raw_value.shape[0]):
+        cause = fault(
+            now,
+            raw_value[i],
+            raw_quality[i],
+            raw_reason[i],
+            raw_time[i],
+            low[i],
+            high[i],
+            stale_after_s[i],
+            max_change_per_s[i],
+            state_value[i],
+            state_time[i],
+        )
+        if cause != OK:
+            if math.isfinite(fallback[i]):
+                value[i] = fallback[i]
+                quality[i] = UNCERTAIN
+                reason[i] = SUBSTITUTED
+            else:
+                value[i] = math.nan
+                quality[i] = BAD
+                reason[i] = cause
+            continue
+
+        gap = raw_time[i] - state_time[i]
+        if not (gap <= 0.0):  # a new sample, or the first one (the gap is NaN)
+            if not (raw_value[i] == state_value[i] and gap <= stale_after_s[i]):
+                state_changed[i] = raw_time[i]
+            if 0.0 < smooth_s[i] < math.inf and gap <= stale_after_s[i]:
+                filtered[i] += gap / (smooth_s[i] + gap) * (raw_value[i] - filtered[i])
+            else:
+                filtered[i] = raw_value[i]
+            state_value[i] = raw_value[i]
+            state_time[i] = raw_time[i]
+
+        value[i] = filtered[i]
+        if state_time[i] - state_changed[i] > stuck_after_s[i]:
+            quality[i] = UNCERTAIN
+            reason[i] = STUCK
+        elif raw_quality[i] == GOOD:
+            quality[i] = GOOD
+            reason[i] = OK
+        else:
+            quality[i] = UNCERTAIN
+            reason[i] = raw_reason[i]
