@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
-from agent.config.scalars import Duration, Strict
+from agent.config.scalars import Duration, RefusedError, Strict
 from drivers.registry import installed_plugins
 
 
@@ -21,7 +21,8 @@ class DeviceBase(Strict):
         given = [name for name in installed_plugins() if getattr(self, name, None) is not None]
         if len(given) != 1:
             names = ", ".join(sorted(installed_plugins()))
-            raise ValueError(f"a device needs exactly one protocol, one of: {names}; found {', '.join(given) or 'none'}")
+            found = ", ".join(given) or "none"
+            raise RefusedError(f"a device needs exactly one protocol, found {found}", f"give exactly one of: {names}")
         return self
 
     @property

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from agent.config.scalars import Duration, Strict
+from agent.config.scalars import Duration, RefusedError, Strict
 
 
 class TlsConfig(Strict):
@@ -27,13 +27,22 @@ class MqttConfig(Strict):
     password_file: Path | None = None
     tls: TlsConfig | None = None
     keepalive: Duration = Field(default=30.0, ge=5.0, le=600.0)
-    heartbeat: Duration = Field(default=60.0, ge=1.0, description="unchanged points are published again after this long")
-    max_rows: int = Field(default=200_000, ge=100, le=10_000_000, description="messages kept on disk while the broker is away; oldest dropped first")
-    max_bytes: int = Field(default=256 * 1024 * 1024, ge=65_536, description="bytes kept on disk while the broker is away")
+    heartbeat: Duration = Field(
+        default=60.0, ge=1.0, description="unchanged points are published again after this long"
+    )
+    max_rows: int = Field(
+        default=200_000,
+        ge=100,
+        le=10_000_000,
+        description="messages kept on disk while the broker is away; oldest dropped first",
+    )
+    max_bytes: int = Field(
+        default=256 * 1024 * 1024, ge=65_536, description="bytes kept on disk while the broker is away"
+    )
     in_flight: int = Field(default=50, ge=1, le=1000)
 
     @model_validator(mode="after")
     def _password_needs_user(self) -> Self:
         if self.password_file is not None and self.username is None:
-            raise ValueError("password_file without username: give both or none")
+            raise RefusedError("password_file without username", "give both or none", "password_file")
         return self

@@ -17,9 +17,12 @@ class PlantConfig(Strict):
     """A simulated process: ``module:Class`` and its arguments; each device that it stands for names its points."""
 
     use: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:Class")
-    options: dict[str, float | int | str | bool] = Field(default_factory=dict, description="keyword arguments of the class")
+    options: dict[str, float | int | str | bool] = Field(
+        default_factory=dict, description="keyword arguments of the class"
+    )
     points: dict[str, str] = Field(
-        default_factory=dict, description="unit/point → the plant's point name; default: unit_point, then point, with - as _"
+        default_factory=dict,
+        description="unit/point → the plant's point name; default: unit_point, then point, with - as _",
     )
     step: Duration = Field(default=10.0, ge=0.1, description="largest simulation step")
 
@@ -32,12 +35,25 @@ class SiteConfig(Strict):
     title: str = Field(default="", max_length=120)
     run_dir: Path = Path("/run/poetd")
     state_dir: Path = Path("/var/lib/poetd")
-    python_path: list[Path] = Field(default_factory=list, description="folders with the site's own functions, relative to the site file")
-    include: list[str] = Field(default_factory=list, description="unit files, with * allowed, relative to the site file")
+    python_path: list[Path] = Field(
+        default=[Path()],
+        description="folders with the site's own functions, relative to the site file; default: its own folder",
+    )
+    include: list[str] = Field(
+        default_factory=list, description="unit files, with * allowed, relative to the site file"
+    )
     devices: dict[Slug, DeviceConfig] = Field(default_factory=dict)
-    units: list[UnitConfig] = Field(default_factory=list, description="units given in the site file itself; most are included")
-    safety_period: Duration = Field(default=0.1, ge=0.01, le=10.0, description="how often interlocks are evaluated, besides every input change")
-    kernels: Literal["auto", "aot", "jit", "python"] = Field(default="auto", description="auto: compiled if poetd compile has run, else what suits the size")
-    worker_memory_mb: int = Field(default=512, ge=64, le=65_536, description="what the control functions may allocate beyond the start")
+    units: list[UnitConfig] = Field(
+        default_factory=list, description="units given in the site file itself; most are included"
+    )
+    safety_period: Duration = Field(
+        default=0.1, ge=0.01, le=10.0, description="how often interlocks are evaluated, besides every input change"
+    )
+    kernels: Literal["auto", "aot", "jit", "python"] = Field(
+        default="auto", description="auto: compiled if poetd compile has run, else what suits the size"
+    )
+    worker_memory_mb: int = Field(
+        default=512, ge=64, le=65_536, description="what the control functions may allocate beyond the start"
+    )
     mqtt: MqttConfig | None = None
     plant: PlantConfig | None = None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from agent.config.interlock import InterlockConfig, PackUse
 from agent.config.output import OutputConfig
 from agent.config.point import PointConfig
-from agent.config.scalars import Duration, PointName, PointRef, Slug, Strict
+from agent.config.scalars import Duration, Level, PointName, PointRef, RefusedError, Slug, Strict
 from agent.config.train import ParameterConfig, TrainConfig
 
 
@@ -17,8 +17,47 @@ class InputBinding(Strict):
     """Where one parameter of the control function comes from."""
 
     point: PointRef
-    unit: str | None = Field(default=None, description="the unit the function expects; default: the domain's, else the point's own")
-    required: bool = Field(default=True, description="if it is bad, the unit's outputs go to fail-safe; else the function sees NaN")
+    unit: str | None = Field(
+        default=None, description="the unit the function expects; default: the domain's, else the point's own"
+    )
+    required: bool = Field(
+        default=True, description="if it is bad, the unit's outputs go to fail-safe; else the function sees NaN"
+    )
+
+
+def _kind_of_interlock(value: Any) -> str:
+    return (
+        "<PackUse>"
+        if isinstance(value, PackUse) or (isinstance(value, dict) and "use" in value)
+        else "<InterlockConfig>"
+    )
+
+
+def _kind_of_input(value: Any) -> str:
+    if isinstance(value, str) and value not in ("on", "off"):
+        return "<point>"
+    return "<InputBinding>" if isinstance(value, dict | InputBinding) else "<constant>"
+
+
+def _kind_of_parameter(value: Any) -> str:
+    return "<ParameterConfig>" if isinstance(value, dict | ParameterConfig) else "<constant>"
+
+
+InterlockRow = Annotated[
+    Annotated[InterlockConfig, Tag("<InterlockConfig>")] | Annotated[PackUse, Tag("<PackUse>")],
+    Discriminator(_kind_of_interlock),
+]
+Input = Annotated[
+    Annotated[PointRef, Tag("<point>")]
+    | Annotated[Level, Tag("<constant>")]
+    | Annotated[InputBinding, Tag("<InputBinding>")],
+    Discriminator(_kind_of_input),
+]
+Parameter = Annotated[
+    Annotated[ParameterConfig, Tag("<ParameterConfig>")] | Annotated[float, Tag("<constant>")],
+    Discriminator(_kind_of_parameter),
+]
+# Tags stand in <> because they appear in the path of an error, where a key could have any other name.
 
 
 class FallbackConfig(Strict):
@@ -46,15 +85,28 @@ class UnitConfig(Strict):
         default=None, description="domain.function or module:function; none: the unit is only watched (and protected)"
     )
     scan: Duration = Field(default=5.0, ge=0.01, le=3600.0)
-    deadline: Duration | None = Field(default=None, gt=0.0, description="the function must answer within; default: a quarter of the shortest scan, at most 250ms")
+    deadline: Duration | None = Field(
+        default=None,
+        gt=0.0,
+        description="the function must answer within; default: a quarter of the shortest scan, at most 250ms",
+    )
     points: dict[PointName, PointConfig] = Field(default_factory=dict)
-    inputs: dict[str, PointRef | float | InputBinding] = Field(
+    points_csv: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="a CSV file of more points, relative to this file; columns: name, device, unit, low, high, "
+        "any other key of a point, and the address as PROTOCOL.KEY, such as modbus.holding",
+    )
+    inputs: dict[str, Input] = Field(
         default_factory=dict, description="function parameter → point or constant; default: the point of the same name"
     )
     outputs: dict[PointName, OutputConfig] = Field(default_factory=dict)
-    exclusive: list[tuple[PointName, PointName]] = Field(default_factory=list, description="pairs of outputs that may not be on together")
-    interlocks: list[InterlockConfig | PackUse] = Field(default_factory=list)
-    parameters: dict[PointName, ParameterConfig | float] = Field(default_factory=dict)
+    exclusive: list[tuple[PointName, PointName]] = Field(
+        default_factory=list, description="pairs of outputs that may not be on together"
+    )
+    interlocks: list[InterlockRow] = Field(default_factory=list, max_length=256)
+    parameters: dict[PointName, Parameter] = Field(default_factory=dict)
     fallback: FallbackConfig = FallbackConfig()
     train: TrainConfig | None = None
     comfort: ComfortConfig | None = None
@@ -62,7 +114,7 @@ class UnitConfig(Strict):
     @model_validator(mode="after")
     def _one_name(self) -> Self:
         if (self.zone is None) == (self.tool is None):
-            raise ValueError("a unit file begins with zone: NAME or tool: NAME, exactly one of them")
+            raise RefusedError("a unit is either a zone or a tool", "begin the file with zone: NAME or with tool: NAME")
         return self
 
     @property
@@ -74,3 +126,13 @@ class UnitConfig(Strict):
     def kind(self) -> str:
         """``zone`` or ``tool``."""
         return "zone" if self.zone is not None else "tool"
+
+    @property
+    def interlock_rows(self) -> tuple[InterlockConfig, ...]:
+        """The interlocks in order, packs taken apart: what ``agent.config.load`` returns has no other kind."""
+        rows = tuple(row for row in self.interlocks if isinstance(row, InterlockConfig))
+        if len(rows) != len(self.interlocks):
+            raise TypeError(
+                f"unit {self.name}: interlock packs are not expanded; read the site with agent.config.load()"
+            )
+        return rows

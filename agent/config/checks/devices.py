@@ -1,0 +1,45 @@
+"""Devices: none twice; and the plant's map names points that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agent.config.errors import Problem
+from agent.config.scope import Scope
+from agent.config.validation import suggestion
+from drivers.interface import EndpointSettings
+
+
+def check_devices(scope: Scope) -> Iterator[Problem]:
+    """One endpoint, one device: two pollers would disturb each other, and neither would know what the other wrote."""
+    seen: dict[tuple[str, str], str] = {}
+    for name, device in scope.site.devices.items():
+        settings = device.settings
+        if not isinstance(settings, EndpointSettings):
+            continue
+        endpoint = (device.protocol, settings.endpoint)
+        first = seen.setdefault(endpoint, name)
+        if first != name:
+            yield scope.place.problem(
+                ("devices", name),
+                f"{name} is the same device as {first}: {endpoint[0]} {endpoint[1]}",
+                f"let the points name {first}, and remove {name}",
+                key=True,
+            )
+    yield from _plant_points(scope)
+
+
+def _plant_points(scope: Scope) -> Iterator[Problem]:
+    if scope.site.plant is None or scope.incomplete:
+        return
+    for reference in scope.site.plant.points:
+        owner, _, name = reference.partition("/")
+        unit = scope.by_name.get(owner)
+        path = ("plant", "points", reference)
+        if unit is None:
+            yield scope.place.problem(
+                path, f"there is no unit {owner!r}", suggestion(owner, list(scope.by_name), "unit", "units"), key=True
+            )
+        elif name not in unit.config.points and not unit.is_broken("points", name):
+            remedy = suggestion(name, list(unit.config.points), "point", f"points of {owner}")
+            yield scope.place.problem(path, f"there is no point {name!r} in unit {owner}", remedy, key=True)
