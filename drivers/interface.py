@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -153,10 +153,37 @@ DriverFactory = Callable[[str, BaseModel, Sequence[DevicePoint], DeviceClock], D
 """(device name, the device's settings, points, clock) → driver. Must not connect."""
 
 
+@runtime_checkable
+class EndpointSettings(Protocol):
+    """What a driver's settings model may tell the configuration check, so that one device is not configured twice."""
+
+    @property
+    def endpoint(self) -> str:
+        """Names the one device these settings reach; equal for equal devices."""
+
+
+@runtime_checkable
+class PointAddress(Protocol):
+    """What a driver's address model tells the configuration check. An address without these is never written: default deny."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether a point of this kind can be written at all."""
+
+    @property
+    def can_relinquish(self) -> bool:
+        """Whether a write of None hands the point back to the equipment's own logic."""
+
+    @property
+    def span(self) -> tuple[str, int, int]:
+        """What a write touches: an address space, the first cell, and one past the last. Two units may not write one cell."""
+
+
 @dataclass(frozen=True, slots=True)
 class DriverPlugin:
     """What an entry point in ``poetd.drivers`` names. ``name`` is the YAML key in ``devices:`` and ``points:``.
 
+    ``settings`` should be an :class:`EndpointSettings` and ``address`` a :class:`PointAddress`.
     ``load`` imports the driver's heavy modules only when a site uses it.
     """
 

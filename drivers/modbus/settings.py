@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 Table = Literal["coil", "discrete", "input", "holding"]
 DataType = Literal["bit", "i16", "u16", "i32", "u32", "i64", "u64", "f32", "f64"]
@@ -17,13 +17,13 @@ REGISTERS: dict[str, int] = {"bit": 1, "i16": 1, "u16": 1, "i32": 2, "u32": 2, "
 _SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0}
 
 
-def _seconds(value: Any) -> float:
+def _seconds(value: Any, info: ValidationInfo) -> float:
     if isinstance(value, str):
         match = re.match(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|min)\s*$", value)
         if match:
             return float(match[1]) * _SECONDS[match[2]]
-    elif isinstance(value, float):
-        return value
+    elif isinstance(value, float) and info.mode == "python":
+        return value  # from code; in a file a number without its unit is refused
     raise ValueError(f"{value!r} is not a duration: write a number with its unit, such as 500ms or 3s")
 
 
@@ -42,13 +42,23 @@ class ModbusSettings(_Strict):
     unit_id: int = Field(default=1, ge=0, le=255, description="Modbus unit identifier behind the address")
     timeout: Seconds = Field(default=1.0, description="deadline of one whole transaction")
     connect_timeout: Seconds = 3.0
-    window: int = Field(default=1, ge=1, le=16, description="requests in flight at once; more than 1 only if the device allows it")
+    window: int = Field(
+        default=1, ge=1, le=16, description="requests in flight at once; more than 1 only if the device allows it"
+    )
     max_block: int = Field(default=125, ge=1, le=125, description="most registers in one read")
-    max_gap: int = Field(default=8, ge=0, le=124, description="unused registers read along to save a request; 0 for strict devices")
+    max_gap: int = Field(
+        default=8, ge=0, le=124, description="unused registers read along to save a request; 0 for strict devices"
+    )
+
+    @property
+    def endpoint(self) -> str:
+        """The one device that these settings reach."""
+        return f"{self.host}:{self.port} unit_id {self.unit_id}"
 
 
 class ModbusAddress(_Strict):
-    """Where a value lives: ``{input: 40, type: f32, order: ABCD, scale: 0.1, offset: 0}``. Addresses are 0-based, as on the wire.
+    """Where a value lives: ``{input: 40, type: f32, order: ABCD, scale: 0.1, offset: 0}``. Addresses are 0-based, as
+    on the wire.
 
     value = raw * scale + offset.
     """
@@ -61,7 +71,9 @@ class ModbusAddress(_Strict):
     order: ByteOrder = "ABCD"
     scale: float = 1.0
     offset: float = 0.0
-    bit: int | None = Field(default=None, ge=0, le=15, description="one bit of the register (0 = least significant); read only")
+    bit: int | None = Field(
+        default=None, ge=0, le=15, description="one bit of the register (0 = least significant); read only"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -105,5 +117,17 @@ class ModbusAddress(_Strict):
 
     @property
     def writable(self) -> bool:
-        """Coils and holding registers can be written; a single bit of a register cannot (it would need read-modify-write)."""
+        """Coils and holding registers can be written; a single bit of a register cannot (it would need
+        read-modify-write).
+        """
         return self.table in ("coil", "holding") and self.bit is None
+
+    @property
+    def can_relinquish(self) -> bool:
+        """Never: Modbus has no priorities to hand back to."""
+        return False
+
+    @property
+    def span(self) -> tuple[str, int, int]:
+        """What a write touches: the table, the first address, and one past the last."""
+        return self.table, self.number, self.number + REGISTERS[self.type]
