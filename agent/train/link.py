@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +41,7 @@ class TrainLink:
         self._problem = problem
         self._server: asyncio.Server | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self.dropped = 0
         """Feedback messages nobody took."""
 
@@ -62,6 +62,8 @@ class TrainLink:
             self._server.close()
             self._server = None
             self._hang_up()
+            if self._serving:
+                await asyncio.wait(self._serving)
             self._path.unlink(missing_ok=True)
 
     def feedback(self, message: Feedback) -> None:
@@ -73,6 +75,10 @@ class TrainLink:
         writer.write(encode(message))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         self._hang_up()  # a second worker means that the first is dead or given up
         self._writer = writer
         try:
@@ -100,6 +106,5 @@ class TrainLink:
 
     def _hang_up(self) -> None:
         if self._writer is not None:
-            with suppress(ConnectionError):
-                self._writer.close()
+            self._writer.transport.abort()  # close() would wait for a hung worker to read what it was sent
             self._writer = None
