@@ -1,0 +1,180 @@
+"""The scan loop: what happens at every tick, every poll and every answer of a control function.
+
+perceive → interlocks → operate (in the lanes) → enforce → gate. Interlocks are evaluated on every poll and on their own period; they
+never wait for Operate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from agent.runtime import log
+from agent.runtime.clock import Clock
+from agent.runtime.devices import DeviceTask
+from agent.runtime.engine import Engine
+from agent.runtime.operate.lanes import Lanes
+from agent.runtime.program import Group, Index
+from drivers.interface import PollResult
+from safety.gate import Gate
+from safety.values import WriteOutcome, WriteResult
+
+LATENESS_KEPT = 4096
+
+
+class ScanLoop:
+    """Drives the engine from the tick wheel, the devices and the lanes. Everything here runs on core's event loop."""
+
+    def __init__(self, engine: Engine, clock: Clock, gate: Gate) -> None:
+        self.engine = engine
+        self._clock = clock
+        self._gate = gate
+        program = engine.program
+        outputs = len(program.outputs)
+        self._lanes: Lanes | None = None
+        self._tasks: Mapping[str, DeviceTask] = {}
+        self._output_task: list[DeviceTask] = []
+        self._busy = [np.zeros(len(group.units), bool) for group in program.groups]
+        self._written = np.full(outputs, np.nan)
+        self._written_at = np.full(outputs, -np.inf)
+        self._rewrite_s = np.asarray(
+            [program.units[row.unit_index].config.outputs[row.field].rewrite for row in program.outputs], np.float64
+        )
+        self._outcome = np.zeros(outputs, np.uint8)
+        self._perceived_at = -np.inf
+        self._log = log.get("core")
+        self.lateness_s = np.zeros(LATENESS_KEPT)
+        self.scans = 0
+        self.missed = 0
+        self.writes = 0
+        self.on_scanned: list[Callable[[Group, Index], None]] = []
+        self.on_trips: list[Callable[[], None]] = []
+        self.on_written: list[Callable[[int, WriteResult], None]] = []
+
+    def attach(self, lanes: Lanes, tasks: Mapping[str, DeviceTask]) -> None:
+        """Connect the loop to the workers and the devices, once both exist."""
+        self._lanes = lanes
+        self._tasks = tasks
+        program = self.engine.program
+        self._output_task = [tasks[program.points[row.point].config.device] for row in program.outputs]
+
+    @property
+    def outcomes(self) -> Index:
+        """(outputs,) the last :class:`WriteOutcome` of each output, 0 = none yet."""
+        return self._outcome.astype(np.intp)
+
+    # --- ticks --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin in fail-safe: every output is enforced once before any function has spoken."""
+        now = self._clock.monotonic()
+        self._perceive(now)
+        self.engine.enforce(now)
+        self._push(now, np.arange(len(self.engine.program.outputs)))
+
+    def scan(self, group: Group, due: float) -> None:
+        """One scan of one group, due at control time ``due``."""
+        now = self._clock.monotonic()
+        self.lateness_s[self.scans % LATENESS_KEPT] = (now - due) / self._clock.speed
+        self.scans += 1
+        if now != self._perceived_at:
+            self._perceive(now)
+        self.safety(now)
+        busy = self._busy[group.index]
+        columns = self.engine.prepare(group, busy)
+        if busy.any():
+            self.missed += int(np.count_nonzero(busy[columns]))
+            columns = columns[~busy[columns]]
+        if len(columns) + np.count_nonzero(busy) < len(busy):
+            unusable = np.setdiff1d(np.flatnonzero(~busy), columns)
+            self._enforce(group, unusable, now)
+        if not len(columns):
+            return
+        busy[columns] = True
+        if self._lanes is None or not self._lanes.ready:
+            self._answered(group, columns, False)
+            return
+        self._lanes.run(
+            group.index,
+            columns,
+            group.deadline_s,
+            group.scan_s / self._clock.speed,
+            lambda done, ok: self._answered(group, done, ok),
+        )
+
+    def safety_tick(self, _due: float) -> None:
+        """The interlocks' own period: also notices what has become stale."""
+        now = self._clock.monotonic()
+        self._perceive(now)
+        self.safety(now)
+
+    def safety(self, now: float) -> None:
+        """Evaluate interlocks and inputs; whatever they change is enforced and written at once."""
+        forced_before = self.engine.enforcer.forced_flag.copy()
+        tripped = self.engine.interlocks(now)
+        affected = self.engine.bad_inputs()
+        if tripped:
+            changed = np.flatnonzero(self.engine.enforcer.forced_flag != forced_before)
+            affected = np.union1d(affected, changed)
+        if len(affected):
+            self.engine.enforce(now, affected)
+            self._push(now, affected)
+        if tripped:
+            for listener in self.on_trips:
+                listener()
+
+    def _perceive(self, now: float) -> None:
+        self.engine.perceive(now)
+        self._perceived_at = now
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def _answered(self, group: Group, columns: Index, ok: bool) -> None:
+        self._busy[group.index][columns] = False
+        now = self._clock.monotonic()
+        self.engine.collect(group, columns, answered=ok)
+        self._enforce(group, columns, now)
+
+    def _enforce(self, group: Group, columns: Index, now: float) -> None:
+        outputs = self.engine.outputs_of(group, columns)
+        self.engine.enforce(now, outputs)
+        self._push(now, outputs)
+        for listener in self.on_scanned:
+            listener(group, columns)
+
+    def polled(self, device: str, result: PollResult) -> None:
+        """A device's poll has ended: take it in, and let the interlocks see it at once."""
+        now = self._clock.monotonic()
+        where = self.engine.program.device_slices[device]
+        self.engine.ingest(where, result.value, result.quality, result.reason, result.source_time, now)
+        self.engine.perceive(now, where)
+        self.safety(now)
+
+    # --- outputs ------------------------------------------------------------------------------------------------------
+
+    def _push(self, now: float, outputs: Index) -> None:
+        """Hand what has changed (or is due to be written again) to the devices' write tasks."""
+        if not self._output_task:
+            return
+        enforcer = self.engine.enforcer
+        want = np.where(enforcer.relinquish[outputs] != 0, np.nan, enforcer.out[outputs])
+        have = self._written[outputs]
+        same = (want == have) | (np.isnan(want) & np.isnan(have))
+        again = now - self._written_at[outputs] >= self._rewrite_s[outputs]
+        for place in np.flatnonzero(~same | again):
+            output = int(outputs[place])
+            value = float(want[place])
+            self._written[output] = value
+            self._written_at[output] = now
+            self._output_task[output].request_write(output, None if np.isnan(value) else value)
+
+    def written(self, output: int, result: WriteResult) -> None:
+        """A write has ended. What did not hold is written again with the next rewrite, and reported once per change."""
+        self.writes += 1
+        if self._outcome[output] != result.outcome:
+            level = "info" if result.outcome in (WriteOutcome.HELD, WriteOutcome.ACKNOWLEDGED) else "warning"
+            getattr(self._log, level)("write", point=result.point, outcome=result.outcome.name, detail=result.detail or None)
+        self._outcome[output] = result.outcome
+        for listener in self.on_written:
+            listener(output, result)
