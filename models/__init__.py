@@ -1,1 +1,1 @@
-"""Plants (simulated processes) and the physics they stand on. Of our own packages a model may import only ``safety.values``."""
+"""Plants (simulated processes) and their physics. Of our own packages a model may import only ``safety.values``."""

@@ -1,4 +1,4 @@
-"""Many air handlers at once: the arrays the thermal kernel works on, and a loop that simulates years of them under a control."""
+"""Many air handlers at once: the arrays of the thermal kernel, and a loop that simulates years under a control."""
 
 from __future__ import annotations
 
@@ -154,8 +154,9 @@ def simulate(
     if not 0.0 < dt <= LONGEST_STEP:
         raise ValueError(f"dt is {dt:g} s: use a step above 0 and at most {LONGEST_STEP:g} s")
     if weather.shape[1:] != (batch.state.shape[0], k.WEATHER_COLUMNS) or use.shape != (steps, rows):
+        handlers = batch.state.shape[0]
         raise ValueError(
-            f"weather {weather.shape} and use {use.shape} do not fit {batch.state.shape[0]} air handlers with {rows} zones"
+            f"weather {weather.shape} and use {use.shape} do not fit {handlers} air handlers, {rows} zones"
         )
     batch.reset(weather[0], air)
     tally: npt.NDArray[np.float64] = np.zeros((rows, 2))

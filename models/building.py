@@ -52,6 +52,7 @@ _UNIT_POINTS = (
     ("filter_dp", "Pa", 0.0, 1000.0, False, "pressure drop of the filter"),
     ("fan_status", "1", 0.0, 1.0, False, "current switch of the supply fan"),
     ("freezestat", "1", 0.0, 1.0, False, "low-limit thermostat: 1 = tripped"),
+    ("building_occupied", "1", 0.0, 1.0, False, "someone is present in any zone"),
     ("hot_water_temp", "Cel", 0.0, 90.0, False, "heating water"),
     ("chilled_water_temp", "Cel", -5.0, 60.0, False, "chilled water"),
     ("energy_heating", "kW.h", 0.0, 1e9, False, "electricity of the heat pump"),
@@ -78,9 +79,10 @@ _UNIT_COMMANDS = {
 class AirHandlerPlant:
     """One air handler, N zones with fan coils, a heat pump and a chiller.
 
-    Every zone has ``<zone>_temp``, ``_co2``, ``_occupied`` and the writable ``_setpoint``, ``_heating``, ``_cooling``, ``_fan``.
-    A command outside its range is limited to it, and NaN is ignored, as equipment does. Nothing moves on its own: without commands
-    fans are off and valves shut. ``fan_status``, ``freezestat`` and the like are 0 or 1.
+    Every zone has ``<zone>_temp``, ``_co2``, ``_occupied`` and the writable ``_setpoint``, ``_heating``,
+    ``_cooling``, ``_fan``. A command outside its range is limited to it, and NaN is ignored, as equipment does.
+    Nothing moves on its own: without commands fans are off and valves shut. ``fan_status``, ``freezestat`` and the
+    like are 0 or 1.
     """
 
     meters: Mapping[str, str] = MappingProxyType(
@@ -128,7 +130,7 @@ class AirHandlerPlant:
         self._writable = frozenset(name for name, spec in self.points.items() if spec.writable)
 
     def use_kernels(self, load: Callable[[str], Any]) -> None:
-        """Run on compiled kernels from the next reset on: ``load("models.kernels")`` must return them. The results stay the same."""
+        """Run on what ``load("models.kernels")`` returns (compiled kernels) from the next reset on; same results."""
         self._step_kernel = load("models.kernels").step
 
     def reset(self, *, seed: int, start: datetime) -> Mapping[str, float]:
@@ -205,6 +207,7 @@ class AirHandlerPlant:
         readings["filter_dp"] = output[k.O_FILTER]
         readings["fan_status"] = 1.0 if state[k.H_FAN] > FAN_PROVEN else 0.0
         readings["freezestat"] = state[k.H_FREEZESTAT]
+        readings["building_occupied"] = float(self._use.max())
         readings["hot_water_temp"] = state[k.H_HOT]
         readings["chilled_water_temp"] = state[k.H_COLD]
         readings["energy_heating"] = state[k.H_E_HEAT] / JOULES_PER_KWH
@@ -223,7 +226,7 @@ class AirHandlerPlant:
 
 
 def zone_names(zones: int | str | Sequence[str]) -> tuple[str, ...]:
-    """The zones' names from a count, a comma-separated text or a sequence. Raises ValueError for what cannot be a point's name."""
+    """Zone names from a count, a comma-separated text or a sequence. Raises ValueError for an impossible name."""
     if isinstance(zones, int):
         names = tuple(f"zone{number + 1}" for number in range(zones))
     elif isinstance(zones, str):

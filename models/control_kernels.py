@@ -1,7 +1,7 @@
-"""A reference control for simulated air handlers: thermostats, supply-air control, and limits on every command, for a whole batch.
+"""A reference control for simulated air handlers: thermostats, supply air, and limits on every command, for a batch.
 
-It is the baseline that learning and benchmarks compare with, not the control of a real site: that goes through the agent's own
-functions and envelopes. Arrays as in :mod:`models.kernels`.
+It is the baseline that learning and benchmarks compare with, not the control of a real site: that goes through the
+agent's own functions and envelopes. Arrays as in :mod:`models.kernels`.
 
 Kernels: each function compiles under numba and runs as it is in plain Python. No exceptions, no allocation.
 """
@@ -48,9 +48,10 @@ def control(
 ) -> None:
     """Write every command of B air handlers with Z zones each.
 
-    A zone heats or cools in proportion to its error outside the dead band, with the set-back while empty. An air handler runs while
-    any of its zones is occupied, at least ``U_MIN_ON`` and, once off, rests at least ``U_MIN_OFF``; it mixes outdoor air for free
-    cooling and heats or cools the rest of the way to its supply set-point.
+    A zone heats or cools in proportion to its error outside the dead band, with the set-back while empty. An air
+    handler runs while any of its zones is occupied, at least ``U_MIN_ON`` and, once off, rests at least
+    ``U_MIN_OFF``; it mixes outdoor air for free cooling and heats or cools the rest of the way to its supply set-
+    point.
 
     Args:
         dt: seconds since the last call.
@@ -116,8 +117,8 @@ def control(
 def judge(dt: float, use: Any, zone_state: Any, low: float, high: float, co2_limit: float, tally: Any) -> None:
     """Count discomfort of the occupied zones over the last step.
 
-    The operative temperature is the mean of air and mass (ISO 7726 at low air speed). ``tally``: (B·Z, 2), increased: kelvin-hours
-    outside ``low``..``high`` °C, hours above ``co2_limit`` ppm.
+    The operative temperature is the mean of air and mass (ISO 7726 at low air speed). ``tally``: (B·Z, 2), increased:
+    kelvin-hours outside ``low``..``high`` °C, hours above ``co2_limit`` ppm.
     """
     hours = dt / 3600.0
     for i in range(tally.shape[0]):

@@ -1,11 +1,13 @@
 """The thermal model: air handlers with their zones and plant room, one step of all of them in one kernel call.
 
-Zones are resistance-capacitance networks of three nodes (air, mass, envelope), the class of model of ISO 13790 (5R1C) and
-ISO 52016-1; a 2R2C zone is the same network with its envelope cut off (Hae = Heo = 0). Every balance is integrated by backward
-Euler, solved exactly for the step: stable without overshoot at any step, and energy closes to rounding. Keep steps ≤ 10 min.
+Zones are resistance-capacitance networks of three nodes (air, mass, envelope), the class of model of ISO 13790 (5R1C)
+and ISO 52016-1; a 2R2C zone is the same network with its envelope cut off (Hae = Heo = 0). Every balance is
+integrated by backward Euler, solved exactly for the step: stable without overshoot at any step, and energy closes to
+rounding. Keep steps ≤ 10 min.
 
-Arrays: B air handlers (buildings or candidates) with Z zones each; zone i of air handler b is row b·Z + i. All f8 in C order.
-The columns are named below. SI units, except temperatures in °C, commands in % (switches 0/1) and CO2 in ppm.
+Arrays: B air handlers (buildings or candidates) with Z zones each; zone i of air handler b is row b·Z + i. All f8 in
+C order. The columns are named below. SI units, except temperatures in °C, commands in % (switches 0/1) and CO2 in
+ppm.
 
 Kernels: each function compiles under numba and runs as it is in plain Python. No exceptions, no allocation.
 """
@@ -58,7 +60,8 @@ ZONE_STATES = 7
 C_HEAT, C_COOL, C_FAN = 0, 1, 2
 ZONE_COMMANDS = 3
 
-# Heat flows of a zone over the step, W: from the hot coil, into the cold coil, to outdoors, from supply air, from people, sun and fan.
+# Heat flows of a zone over the step, W: from the hot coil, into the cold coil, to outdoors, from supply air, from
+# people, sun and fan.
 F_HEAT, F_COOL, F_OUTDOOR, F_SUPPLY, F_GAIN = 0, 1, 2, 3, 4
 ZONE_FLOWS = 5
 
@@ -75,7 +78,8 @@ A_HOT, A_HOT_SLOPE, A_COLD = (
 )  # hot water at 20 °C outdoors, °C; its rise per kelvin below, K/K; chilled water, °C
 AIR_HANDLER_PARAMETERS = 15
 
-# State of an air handler and its plant room: °C, positions 0..1, tanks in °C, on 0/1, counts, and electricity in joules.
+# State of an air handler and its plant room: °C, positions 0..1, tanks in °C, on 0/1, counts, and electricity in
+# joules.
 H_COIL, H_DAMPER, H_HEAT, H_COOL, H_FAN, H_HOT, H_COLD = 0, 1, 2, 3, 4, 5, 6
 H_PUMP_ON, H_CHILLER_ON, H_PUMP_STARTS, H_CHILLER_STARTS, H_FREEZESTAT = 7, 8, 9, 10, 11
 H_E_HEAT, H_E_COOL, H_E_FANS = 12, 13, 14
@@ -117,12 +121,12 @@ def heat_pump_cop(water: float, outdoor: float) -> float:
 
 
 def heat_pump_capacity(nominal: float, outdoor: float) -> float:
-    """Largest heat of an air-source heat pump, W: 2 % per kelvin off the rating point of 7 °C (EN 14511 A7), 50–110 %."""
+    """Largest heat of an air-source heat pump, W: 2 % per kelvin off its rating at 7 °C (EN 14511 A7), 50–110 %."""
     return nominal * min(max(1.0 + 0.02 * (outdoor - 7.0), 0.5), 1.1)
 
 
 def heat_pump_part_load(load: float) -> float:
-    """Electricity of a heat pump relative to full-load efficiency, −: up to 25 % more below a part load of 0.3 (cycling).
+    """Electricity of a heat pump relative to full load's, −: up to 25 % more below a part load of 0.3 (cycling).
 
     The 25 % is the degradation coefficient that AHRI 210/240 assumes where none was measured.
     """
@@ -151,7 +155,7 @@ def chiller_power_fraction(load: float) -> float:
 
 
 def fan_power(rated: float, speed: float) -> float:
-    """Electric power of a fan at relative speed, W: the cubic fan law (ASHRAE Handbook HVAC Systems and Equipment, Fans)."""
+    """Electric power of a fan at relative speed, W: the cubic fan law (ASHRAE Handbook, Fans)."""
     return rated * speed * speed * speed
 
 
@@ -190,9 +194,9 @@ def step_air(
 ) -> None:
     """Advance fan, damper, valves and the coil section of every air handler. Arrays as in :func:`step`.
 
-    Cc·dT/dt = ρc·V̇(Tmix − T) + Uh(Th − T) + Uc(Tc − T) + Pfan; T is the supply air. Return air is the flow-weighted mean of the zones
-    at the start of the step. With the fan off a little air still drifts through an open damper, so a damper stuck open on a cold
-    morning does freeze a coil whose valve is shut.
+    Cc·dT/dt = ρc·V̇(Tmix − T) + Uh(Th − T) + Uc(Tc − T) + Pfan; T is the supply air. Return air is the flow-weighted
+    mean of the zones at the start of the step. With the fan off a little air still drifts through an open damper, so
+    a damper stuck open on a cold morning does freeze a coil whose valve is shut.
     """
     count = parameter.shape[0]
     zones = zone_parameter.shape[0] // count
@@ -362,8 +366,9 @@ def step_zones(
 def step_plant_room(dt: float, weather: Any, parameter: Any, state: Any, output: Any) -> None:
     """Advance heat pump, chiller and their tanks; count electricity and compressor starts. Arrays as in :func:`step`.
 
-    A compressor starts when its tank is ``TANK_BAND`` off target and stops when it is as far on the other side; in between it
-    modulates from its lowest stage to its capacity. A load below the lowest stage therefore makes it cycle, as real ones do.
+    A compressor starts when its tank is ``TANK_BAND`` off target and stops when it is as far on the other side; in
+    between it modulates from its lowest stage to its capacity. A load below the lowest stage therefore makes it
+    cycle, as real ones do.
     """
     for b in range(parameter.shape[0]):
         outdoor = weather[b, W_OUTDOOR]

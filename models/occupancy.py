@@ -12,13 +12,13 @@ _SATURDAY = 5
 
 
 class OfficeHours:
-    """Weekdays from about 7 to about 18 h; every zone begins and ends up to half an hour early or late, drawn anew each day.
+    """Weekdays from about 7 to about 18 h; each zone begins and ends up to half an hour off, drawn anew every day.
 
     Times are UTC, read as the site's local time.
     """
 
     def __init__(self, zones: int, *, seed: int, start: datetime, first_day: tuple[float, ...] | None = None) -> None:
-        """``first_day``: hours at which the zones fill on the day of the start, whatever its weekday (a scripted scenario)."""
+        """``first_day``: hours at which the zones fill on the day of the start, whatever its weekday (a script)."""
         self._zones = zones
         self._seed = seed
         self._origin = start.astimezone(UTC).timestamp()
@@ -29,7 +29,7 @@ class OfficeHours:
         self._end = np.zeros(zones)
 
     def at(self, elapsed: float, out: npt.NDArray[np.float64]) -> None:
-        """Write the share of people present (0 or 1) in every zone, shape (zones,), ``elapsed`` seconds since the start."""
+        """Write the share of people present (0 or 1), shape (zones,), ``elapsed`` seconds since the start."""
         moment = self._origin + elapsed
         day = moment // DAY
         if day != self._day:

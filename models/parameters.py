@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ZoneParameters:
-    """One zone; the order of the fields is the order of the columns ``Z_*`` in :mod:`models.kernels`."""
+    """One zone; the fields are in the order of the columns ``Z_*`` of :mod:`models.kernels`."""
 
     air_j_k: float = 2.0e6
     """Heat capacity of air and furniture."""
@@ -53,7 +53,7 @@ class ZoneParameters:
 
 @dataclass(frozen=True, slots=True)
 class AirHandlerParameters:
-    """One air handler and its plant room; the order of the fields is the order of the columns ``A_*`` in :mod:`models.kernels`."""
+    """One air handler and its plant room; the fields are in the order of the columns ``A_*`` of :mod:`models.kernels`."""
 
     leak: float = 0.03
     """Outdoor share of the supply air with the damper closed."""

@@ -1,6 +1,7 @@
 """What a plant is: anything that answers commands with readings, one step at a time.
 
-A site names its plant as ``module:Class``. A plant can be stepped in lock-step (the driver ``sim``) or served over real sockets.
+A site names its plant as ``module:Class``. A plant can be stepped in lock-step (the driver ``sim``) or served over
+real sockets.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from safety.values import PointSpec
 class Plant(Protocol):
     """A simulated process. Values are in each point's declared unit.
 
-    A plant may also have ``meters: Mapping[str, str]`` (energy use → the name of a point that counts it in kWh): the reports then
-    show energy by use; and ``starts: Mapping[str, str]`` (machine → the name of a point that counts its starts).
+    A plant may also have ``meters: Mapping[str, str]`` (energy use → the name of a point that counts it in kWh): the
+    reports then show energy by use; and ``starts: Mapping[str, str]`` (machine → the name of a point that counts its
+    starts).
     """
 
     points: Mapping[str, PointSpec]
@@ -26,7 +28,7 @@ class Plant(Protocol):
         """Begin again at ``start`` (aware, UTC) and return the readings of every point."""
 
     def step(self, commands: Mapping[str, float], dt: float) -> Mapping[str, float]:
-        """Advance by ``dt`` seconds under ``commands`` (writable points not named keep their value); return every reading.
+        """Advance by ``dt`` seconds under ``commands`` (writable points not named keep theirs); return every reading.
 
         The mapping returned may be the same object every step, updated in place.
         """

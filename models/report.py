@@ -1,7 +1,7 @@
-"""What a recorded period shows: energy by use, discomfort, dissatisfaction, compressor starts. Pure functions of series.
+"""What a recorded period shows: energy by use, discomfort, dissatisfaction, compressor starts. Pure functions.
 
-A series is a pair of arrays: times in seconds (ascending) and values, both of shape (n,). A value holds until the next sample; NaN
-means "not known" and counts for nothing.
+A series is a pair of arrays: times in seconds (ascending) and values, both of shape (n,). A value holds until the
+next sample; NaN means "not known" and counts for nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Discomfort:
 
 
 def meter_difference(values: Floats) -> float:
-    """What a cumulative counter counted, in its own unit. A counter that falls was reset to zero: it goes on from there."""
+    """What a cumulative counter counted, in its unit. A counter that falls was reset to zero and goes on from there."""
     known = values[np.isfinite(values)]
     if known.size < 2:
         return 0.0
@@ -49,7 +49,7 @@ def meter_difference(values: Floats) -> float:
 
 
 def energy_by_use(series: Mapping[str, Floats], meters: Mapping[str, str]) -> dict[str, float]:
-    """kWh by use, from the recorded counters of a plant's ``meters`` (use → point). A use that was not recorded is left out."""
+    """kWh by use, from the counters of a plant's ``meters`` (use → point). A use not recorded is left out."""
     return {use: meter_difference(series[point]) for use, point in meters.items() if point in series}
 
 

@@ -40,7 +40,7 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A script. ``climate`` replaces the plant's; ``fill_from`` and ``fill_to`` stagger the zones' first arrivals (hours)."""
+    """A script. ``climate`` replaces the plant's; the first arrivals are spread from ``fill_from`` to ``fill_to``, h."""
 
     climate: str | None = None
     fill_from: float | None = None
@@ -73,5 +73,6 @@ SCENARIOS = MappingProxyType(
         "duct_blocked": Scenario(happenings=(Happening(Fault.DUCT_BLOCKED, 20 * MINUTE, 10 * MINUTE),)),
     }
 )
-"""``winter_morning``: start it at 06:00. About −12 °C outdoors; the zones fill one after another from 06:12 to 06:48, the second
-zone's temperature sensor is lost from 06:18 to 06:24, and the outdoor-air damper sticks open from 06:27 to 06:37."""
+"""``winter_morning``: start it at 06:00. About −14 °C outdoors; four zones fill one after another from 06:12 to 06:48,
+the second zone's temperature sensor is lost from 06:18 to 06:24, and the outdoor-air damper sticks open from 06:27 to
+06:37."""

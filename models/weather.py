@@ -1,7 +1,7 @@
 """Synthetic weather: outdoor temperature and façade sunshine of a climate, reproducible from a seed.
 
-Temperature is a yearly wave, a daily wave and hourly first-order autoregressive noise; sunshine is the clear sky of the latitude
-dimmed by autoregressive cloud. Times are UTC, read as the local solar time of the site.
+Temperature is a yearly wave, a daily wave and hourly first-order autoregressive noise; sunshine is the clear sky of
+the latitude dimmed by autoregressive cloud. Times are UTC, read as the local solar time of the site.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ CLIMATES = MappingProxyType(
 
 
 def day_of_year(seconds: Floats) -> Floats:
-    """Days since the turn of the year, of mean years of 365.25 days counted from 1970. ``seconds`` are UTC since the epoch."""
+    """Days since the turn of the year, in years of 365.25 days counted from 1970. ``seconds`` are UTC."""
     days: Floats = np.mod(seconds / 86400.0, YEAR_DAYS)
     return days
 
@@ -81,8 +81,8 @@ def clear_sky(seconds: Floats, latitude: float) -> Floats:
 class Weather:
     """One realisation of a climate from ``start`` on.
 
-    The hourly noise is drawn forward from ``start`` as far as anybody asks, so that the same seed gives the same weather whether
-    it is read step by step or a year at once.
+    The hourly noise is drawn forward from ``start`` as far as anybody asks, so that the same seed gives the same
+    weather whether it is read step by step or a year at once.
     """
 
     def __init__(self, climate: Climate | str, *, seed: int, start: datetime) -> None:
@@ -117,7 +117,8 @@ class Weather:
         daily = np.cos(2.0 * math.pi * (np.mod(seconds, 86400.0) / HOUR - 5.0) / 24.0) * (1.3 - 0.6 * cloud)
         weather = np.empty((elapsed.shape[0], 2))
         weather[:, 0] = climate.mean - climate.yearly_swing * season - climate.daily_swing * daily + noise
-        # Kasten and Czeplak 1980: cloud cover N leaves 1 - 0.75·N^3.4. Half of the horizontal irradiance reaches the mean façade.
+        # Kasten and Czeplak 1980: cloud cover N leaves 1 - 0.75·N^3.4. Half of the horizontal irradiance reaches the
+        # mean façade.
         weather[:, 1] = 0.5 * clear_sky(seconds, climate.latitude) * (1.0 - 0.75 * cloud**3.4)
         return weather
 
