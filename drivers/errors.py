@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from safety.values import PortError, WriteOutcome
 
-class DriverError(Exception):
-    """Root of everything a driver raises on purpose."""
+
+class DriverError(PortError):
+    """Root of everything a driver raises on purpose. ``outcome`` is how a write that raised it ended."""
 
 
 class NotConnectedError(DriverError):
@@ -22,6 +24,8 @@ class ProtocolError(DriverError):
 class DeviceRefusedError(DriverError):
     """The device answered, and the answer is no (exception code, error status, access denied)."""
 
+    outcome = WriteOutcome.REJECTED
+
 
 class AuthenticationError(DriverError):
     """Wrong or missing credentials. Retried at the slowest rate only: hammering locks accounts."""
@@ -30,10 +34,16 @@ class AuthenticationError(DriverError):
 class AddressError(DriverError):
     """A point's address cannot exist on this kind of device. A configuration error."""
 
+    outcome = WriteOutcome.REJECTED
+
 
 class NotWritableError(DriverError):
     """The point cannot be written by its kind (an input register, a read-only node)."""
 
+    outcome = WriteOutcome.REJECTED
+
 
 class EncodingError(DriverError):
     """The value cannot be represented at the point's address: not finite, or out of range. Nothing was sent."""
+
+    outcome = WriteOutcome.REJECTED

@@ -1,1 +1,1 @@
-"""The lowest layer: shared values, envelopes, interlocks, latches, the write journal and the gate. Imports nothing of ours."""
+"""The lowest layer: values, units, envelopes, interlocks, latches, the journal, the gate. Imports nothing of ours."""

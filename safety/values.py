@@ -1,7 +1,7 @@
 """The value types every layer shares: quality, reason, point, sample, command, verdict.
 
-This module imports nothing but the standard library, so that the smallest process (the supervisor's release) can use it.
-Zeroed memory must read as "bad, never read": a fresh image is unusable until somebody has measured something.
+This module imports nothing but the standard library, so that the smallest process (the supervisor's release) can use
+it. Zeroed memory must read as "bad, never read": a fresh image is unusable until somebody has measured something.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import Any, Final, final
+from typing import Any, ClassVar, Final, final
 
 
 class Quality(IntEnum):
@@ -79,7 +79,9 @@ class Verdict(IntFlag):
 @final
 @dataclass(frozen=True, slots=True)
 class PointSpec:
-    """What a plant or device says of one point. ``low`` and ``high`` are in ``unit`` (a UCUM code; "1" is dimensionless)."""
+    """What a plant or device says of one point. ``low`` and ``high`` are in ``unit`` (a UCUM code; "1" is
+    dimensionless).
+    """
 
     name: str
     unit: str
@@ -92,7 +94,9 @@ class PointSpec:
 @final
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measured value. ``source_time`` is UTC seconds since the epoch; ``monotonic`` is the control clock when it arrived."""
+    """One measured value. ``source_time`` is UTC seconds since the epoch; ``monotonic`` is the control clock when it
+    arrived.
+    """
 
     value: float
     quality: Quality
@@ -147,11 +151,12 @@ CommandFactory = Callable[[str, "float | None", "int | None", int], Command]
 
 
 def take_command_factory() -> CommandFactory:
-    """Hand out the only way to make a Command, once. ``safety.gate`` takes it at import; any later caller gets an error.
+    """Hand out the only way to make a Command, once. ``safety.gate`` takes it at import; any later caller gets an
+    error.
 
     Raises:
-        CommandForgeryError: the factory was taken before. If that is the gate itself, something else took it first and the
-            daemon must not start.
+        CommandForgeryError: the factory was taken before. If that is the gate itself, something else took it first and
+            the daemon must not start.
     """
     global _FACTORY_TAKEN  # noqa: PLW0603  (a one-time seal is process state)
     if _FACTORY_TAKEN:
@@ -184,6 +189,14 @@ class WriteOutcome(IntEnum):
     """No answer: the device may or may not hold the value."""
     DENIED = 6
     """The gate refused; nothing was sent."""
+
+
+class PortError(Exception):
+    """Root of what a driver raises on purpose, here so that the gate can tell a refusal from silence. ``outcome``: how
+    the write ended.
+    """
+
+    outcome: ClassVar[WriteOutcome] = WriteOutcome.UNREACHABLE
 
 
 @final
