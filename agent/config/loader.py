@@ -21,7 +21,7 @@ from agent.config.scope import LoadedUnit, Scope
 from agent.config.site import SiteConfig
 from agent.config.source import SourceFile
 from agent.config.unit import UnitConfig
-from agent.config.validation import validate
+from agent.config.validation import M, validate
 
 MAX_UNITS: Final = 5_000
 """Unit files of one site. More is a wrong pattern under ``include:``."""
@@ -32,6 +32,7 @@ class LoadedSite:
     """A site without a problem. ``units`` are all of them, included ones too, with CSV points and packs expanded."""
 
     site: SiteConfig
+    """With every path absolute: in the file they are relative to its folder."""
     units: tuple[UnitConfig, ...]
     files: tuple[Path, ...]
     """Every file that was read, the site file first."""
@@ -44,8 +45,8 @@ class LoadedSite:
 
     @property
     def search_path(self) -> tuple[Path, ...]:
-        """The folders with the site's own functions, absolute."""
-        return tuple((self.root / folder).resolve() for folder in self.site.python_path)
+        """The folders with the site's own functions."""
+        return tuple(self.site.python_path)
 
 
 def load(path: Path, *, functions: bool = False) -> LoadedSite:
@@ -223,11 +224,32 @@ class _Loading:
     def _loaded(self, scope: Scope, inline_count: int) -> LoadedSite:
         units = tuple(unit.config for unit in scope.units)
         points = {f"{unit.name}/{name}": (unit, point) for unit in units for name, point in unit.points.items()}
+        root = self._root.resolve()
+        site = _absolute(scope.site, root)
         return LoadedSite(
-            site=scope.site.model_copy(update={"units": list(units[:inline_count])}),
+            site=site.model_copy(update={"units": list(units[:inline_count])}),
             units=units,
             files=tuple(self._files),
-            root=self._root.resolve(),
+            root=root,
             points=MappingProxyType(points),
             places=MappingProxyType({unit.config.name: unit.place for unit in scope.units}),
         )
+
+
+def _absolute(site: SiteConfig, root: Path) -> SiteConfig:
+    """The site with its paths relative to the site file's folder, wherever the process runs."""
+    update: dict[str, Any] = {
+        "run_dir": root / site.run_dir,
+        "state_dir": root / site.state_dir,
+        "python_path": [(root / folder).resolve() for folder in site.python_path],
+    }
+    if site.mqtt is not None:
+        mqtt = _absolute_files(site.mqtt, root)
+        tls = None if mqtt.tls is None else _absolute_files(mqtt.tls, root)
+        update["mqtt"] = mqtt.model_copy(update={"tls": tls})
+    return site.model_copy(update=update)
+
+
+def _absolute_files(model: M, root: Path) -> M:
+    files = {name: root / value for name in type(model).model_fields if isinstance(value := getattr(model, name), Path)}
+    return model.model_copy(update=files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
@@ -36,14 +36,19 @@ def _given_in_code(value: Any, info: ValidationInfo) -> bool:
     return info.mode == "python" and isinstance(value, float) and math.isfinite(value) and value >= 0.0
 
 
+def seconds(text: str) -> float:
+    """A duration as the YAML files write it (``500ms``, ``10s``) in seconds. Raises RefusedError."""
+    match = _DURATION.match(text)
+    if match is None:
+        fix = "write a number with its unit, such as 500ms, 5s, 10min or 1h"
+        raise RefusedError(f"{text} is not a duration", fix)
+    return float(match[1]) * _SECONDS[match[2]]
+
+
 def _duration(value: Any, info: ValidationInfo) -> float:
-    if isinstance(value, str):
-        match = _DURATION.match(value)
-        if match:
-            return float(match[1]) * _SECONDS[match[2]]
     if _given_in_code(value, info):
         return float(value)
-    raise RefusedError(f"{value!r} is not a duration", "write a number with its unit, such as 500ms, 5s, 10min or 1h")
+    return seconds(value if isinstance(value, str) else f"{value}")
 
 
 def _rate(value: Any, info: ValidationInfo) -> float:
@@ -54,7 +59,7 @@ def _rate(value: Any, info: ValidationInfo) -> float:
     if _given_in_code(value, info):
         return float(value)
     raise RefusedError(
-        f"{value!r} is not a rate", "write the change per time in the point's unit, such as 5/min or 0.5/s"
+        f"{value} is not a rate", "write the change per time in the point's unit, such as 5/min or 0.5/s"
     )
 
 
@@ -65,7 +70,7 @@ def _level(value: Any) -> float:
         return 0.0
     if isinstance(value, int | float) and math.isfinite(value):
         return float(value)
-    raise RefusedError(f"{value!r} is not a value", "write a number, on or off")
+    raise RefusedError(f"{value} is not a value", "write a number, on or off")
 
 
 def _level_or_relinquish(value: Any) -> float | None:
@@ -77,28 +82,33 @@ def _level_or_relinquish(value: Any) -> float | None:
         raise RefusedError(str(error), "write a number, on, off, or relinquish") from None
 
 
+_DurationText = Annotated[str, Field(pattern=_DURATION.pattern)]
+_RateText = Annotated[str, Field(pattern=_RATE.pattern)]
+_LevelInput = float | bool | Literal["on", "off"]
+_SafeInput = float | bool | Literal["on", "off", "relinquish"]
+
 Duration = Annotated[
     float,
-    BeforeValidator(_duration, json_schema_input_type=str),
+    BeforeValidator(_duration, json_schema_input_type=_DurationText),
     Field(ge=0.0, description="a duration: 500ms, 5s, 10min, 1h"),
 ]
 """Seconds."""
 
 Rate = Annotated[
     float,
-    BeforeValidator(_rate, json_schema_input_type=str),
+    BeforeValidator(_rate, json_schema_input_type=_RateText),
     Field(gt=0.0, description="a change per time in the point's unit: 5/min"),
 ]
 """Point's unit per second."""
 
 Level = Annotated[
-    float, BeforeValidator(_level, json_schema_input_type=float | bool | str), Field(description="a number, on or off")
+    float, BeforeValidator(_level, json_schema_input_type=_LevelInput), Field(description="a number, on or off")
 ]
 """A value in the point's unit; on = 1, off = 0."""
 
 SafeValue = Annotated[
     float | None,
-    BeforeValidator(_level_or_relinquish, json_schema_input_type=float | bool | str),
+    BeforeValidator(_level_or_relinquish, json_schema_input_type=_SafeInput),
     Field(description="a number, on, off, or relinquish"),
 ]
 """A value in the point's unit; None = relinquish, hand back to the equipment's own logic."""

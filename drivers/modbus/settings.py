@@ -131,3 +131,8 @@ class ModbusAddress(_Strict):
     def span(self) -> tuple[str, int, int]:
         """What a write touches: the table, the first address, and one past the last."""
         return self.table, self.number, self.number + REGISTERS[self.type]
+
+    @property
+    def resolution(self) -> float:
+        """The smallest step the point can hold, in its unit: the scale of an integer, 0 for a float or a bit."""
+        return 0.0 if self.type in ("f32", "f64", "bit") else abs(self.scale)
