@@ -59,6 +59,14 @@ def command_shape(cls: object) -> ResultShape | None:
     return ResultShape(ResultKind.COMMAND, tuple(name for name in names if name not in texts), texts[0] if texts else None, cls)
 
 
+def command_of(plain: Function) -> type | None:
+    """The command class a function returns, or None if it returns none or that cannot be seen."""
+    try:
+        return result_shape(plain).command
+    except FunctionShapeError:
+        return None
+
+
 def result_shape(plain: Function) -> ResultShape:
     """The shape of a function's result, from its return annotation, else from its return statements.
 
