@@ -6,8 +6,6 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from drivers.errors import AuthenticationError, DriverError
-
 FIRST_S: Final = 1.0
 FACTOR: Final = 1.8
 CAP_S: Final = 60.0
@@ -23,18 +21,19 @@ class Backoff:
         self.attempts = 0
         """Failures since the last success."""
 
-    def next_delay_s(self, error: DriverError) -> float:
-        """Count a failure; wall seconds to wait. Wrong credentials wait the maximum at once: hammering locks
-        accounts.
-        """
-        if isinstance(error, AuthenticationError):
-            longest = CAP_S
-        else:
-            # The exponent is bounded: after years without the device the power must not overflow.
-            longest = min(CAP_S, FIRST_S * FACTOR ** min(self.attempts, 32))
-        self.attempts += 1
-        return longest * (1.0 - JITTER * self._chance())
+    def failure(self) -> float:
+        """Count a failure; returns the wall seconds to wait."""
+        # The exponent is bounded: after years without the device the power must not overflow.
+        return self._wait(min(CAP_S, FIRST_S * FACTOR ** min(self.attempts, 32)))
 
-    def reset(self) -> None:
+    def auth_failure(self) -> float:
+        """Count refused credentials; returns the wall seconds to wait: the maximum, as hammering locks accounts."""
+        return self._wait(CAP_S)
+
+    def success(self) -> None:
         """The device answered: the next failure starts from the shortest delay."""
         self.attempts = 0
+
+    def _wait(self, longest_s: float) -> float:
+        self.attempts += 1
+        return longest_s * (1.0 - JITTER * self._chance())

@@ -70,16 +70,16 @@ class ModbusDriver(Driver):
         if not endpoint.connected:
             self.health.state = DeviceState.CONNECTING
         try:
-            await endpoint.open(self, self.settings.window, self.settings.connect_timeout)
+            fresh = await endpoint.open(self, self.settings.window, self.settings.connect_timeout)
         except DriverError as error:
             self._failed(error)
             raise
-        if self._was_online:
+        if fresh and self._was_online:
             self.health.reconnects += 1
         self._was_online = True
         self._plan.forget()
         self.health.state = DeviceState.DEGRADED if self._plan.quarantined else DeviceState.ONLINE
-        log.info("device connected", device=self.device, endpoint=endpoint.where, unit_id=self.settings.unit_id)
+        log.debug("device connected", device=self.device, endpoint=endpoint.where, unit_id=self.settings.unit_id)
 
     async def close(self) -> None:
         """Leave the endpoint; its last user closes the socket. Never raises."""
@@ -229,8 +229,6 @@ class ModbusDriver(Driver):
                     points=self._names(sweep.released),
                 )
             health.quarantined = tuple(sorted(self.points[self._layout.order[k]].name for k in self._plan.quarantined))
-        if health.state not in (DeviceState.ONLINE, DeviceState.DEGRADED):
-            log.info("device answers again", device=self.device)
         health.state = DeviceState.DEGRADED if sweep.error is not None or self._plan.quarantined else DeviceState.ONLINE
         health.detail = "" if sweep.error is None else str(sweep.error)
         if sweep.error is not None:
@@ -247,10 +245,9 @@ class ModbusDriver(Driver):
         return [self._layout.order[position] for position in positions[:NAMES_LOGGED]]
 
     def _failed(self, error: DriverError) -> None:
-        first = self.health.state is not DeviceState.BACKOFF
+        # Not logged here: the caller, which knows whether it is the first failure in a row, does.
         self.health.state = DeviceState.BACKOFF
         self.health.detail = self.health.last_error = str(error)
-        (log.warning if first else log.debug)("device failed", device=self.device, error=str(error))
 
 
 def _address_of(point: DevicePoint, settings: ModbusSettings) -> ModbusAddress:

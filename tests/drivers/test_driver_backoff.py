@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from drivers.backoff import CAP_S, FIRST_S, JITTER, Backoff
-from drivers.errors import AuthenticationError, NotConnectedError
-
-GONE = NotConnectedError("gone")
 
 
 def test_it_grows_to_the_cap_and_stays_there_for_ever() -> None:
     backoff = Backoff(chance=lambda: 0.0)
-    delays = [backoff.next_delay_s(GONE) for _ in range(100_000)]
+    delays = [backoff.failure() for _ in range(100_000)]
     assert delays[0] == FIRST_S
-    assert all(b > a for a, b in zip(delays[:7], delays[1:8], strict=True))
+    assert all(b > a for a, b in itertools.pairwise(delays[:8]))
     assert delays[7] == CAP_S
     assert set(delays[7:]) == {CAP_S}
 
@@ -23,24 +22,24 @@ def test_it_grows_to_the_cap_and_stays_there_for_ever() -> None:
 def test_jitter_only_shortens(chance: float) -> None:
     backoff, full = Backoff(chance=lambda: chance), Backoff(chance=lambda: 0.0)
     for _ in range(20):
-        delay, longest = backoff.next_delay_s(GONE), full.next_delay_s(GONE)
+        delay, longest = backoff.failure(), full.failure()
         assert longest * (1.0 - JITTER) <= delay <= longest
 
 
 def test_devices_do_not_come_back_in_step() -> None:
-    delays = {Backoff().next_delay_s(GONE) for _ in range(20)}
+    delays = {Backoff().failure() for _ in range(20)}
     assert len(delays) > 10
 
 
 def test_wrong_credentials_wait_the_maximum_at_once() -> None:
-    assert Backoff(chance=lambda: 0.0).next_delay_s(AuthenticationError("no")) == CAP_S
+    assert Backoff(chance=lambda: 0.0).auth_failure() == CAP_S
 
 
 def test_success_starts_it_over() -> None:
     backoff = Backoff(chance=lambda: 0.0)
     for _ in range(10):
-        backoff.next_delay_s(GONE)
+        backoff.failure()
     assert backoff.attempts == 10
-    backoff.reset()
+    backoff.success()
     assert backoff.attempts == 0
-    assert backoff.next_delay_s(GONE) == FIRST_S
+    assert backoff.failure() == FIRST_S

@@ -53,7 +53,9 @@ def test_the_four_orders_of_64_bits() -> None:
     names = {"ABCD": "ABCDEFGH", "DCBA": "HGFEDCBA", "BADC": "BADCFEHG", "CDAB": "GHEFCDAB"}
     big = exact.to_bytes(8, "big")
     for order, name in names.items():
-        assert encode(address("u64", order), float(value), "p") == bytes(big["ABCDEFGH".index(letter)] for letter in name)
+        assert encode(address("u64", order), float(value), "p") == bytes(
+            big["ABCDEFGH".index(letter)] for letter in name
+        )
 
 
 @pytest.mark.parametrize("order", ORDERS)

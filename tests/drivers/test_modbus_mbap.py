@@ -41,7 +41,9 @@ class Recorder(MbapProtocol):
             data = data[len(taken) :]
 
 
-FRAMES = st.lists(st.tuples(st.integers(0, 65535), st.integers(0, 255), st.binary(min_size=1, max_size=253)), max_size=60)
+FRAMES = st.lists(
+    st.tuples(st.integers(0, 65535), st.integers(0, 255), st.binary(min_size=1, max_size=253)), max_size=60
+)
 
 
 @given(frames=FRAMES, data=st.data())

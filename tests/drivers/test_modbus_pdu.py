@@ -26,7 +26,9 @@ def test_read_requests_of_the_specification(table: str, start: int, count: int, 
 def test_write_requests_of_the_specification() -> None:
     assert pdu.write_request("coil", 0xAC, b"\x01", multiple=False) == bytes.fromhex("05 00AC FF00")
     assert pdu.write_request("holding", 1, b"\x00\x03", multiple=False) == bytes.fromhex("06 0001 0003")
-    assert pdu.write_request("holding", 1, bytes.fromhex("000A0102"), multiple=False) == bytes.fromhex("10 0001 0002 04 000A 0102")
+    assert pdu.write_request("holding", 1, bytes.fromhex("000A0102"), multiple=False) == bytes.fromhex(
+        "10 0001 0002 04 000A 0102"
+    )
     coils = bytes([1, 0, 1, 1, 0, 0, 1, 1, 1, 0])
     assert pdu.write_request("coil", 0x13, coils, multiple=False) == bytes.fromhex("0F 0013 000A 02 CD01")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from safety.values import Reason
 
 @dataclass
 class FakeDevice:
-    """Registers that hold their own address. ``refused``: exception 2; ``silent``: no answer; ``most``: larger reads refused."""
+    """Registers that hold their own address. ``refused``: exception 2; ``silent``: no answer; ``most``: largest read."""
 
     refused: set[int] = field(default_factory=set)
     silent: set[int] = field(default_factory=set)
@@ -296,10 +297,8 @@ async def test_no_sequence_of_failures_breaks_the_bookkeeping(script: list[Drive
 
     poller = Poller([*range(40), *range(60, 90)], Scripted())
     for _ in range(6):
-        try:
+        with contextlib.suppress(DriverError):
             await poller.poll()
-        except DriverError:
-            pass
         poller.now += RETRY_S / 2
         covered = [position for block in poller.plan.blocks for position in range(block.first, block.last)]
         assert sorted(covered) == [k for k in range(70) if k not in poller.plan.quarantined]
