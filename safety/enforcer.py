@@ -58,7 +58,7 @@ class Enforcer:
         """
         self.table = EnvelopeTable.build(envelopes, exclusive)
         self.interlocks = interlocks
-        if not np.array_equal(interlocks.fail_safe, self.table.limits[:, plain.FAIL_SAFE], equal_nan=True):
+        if not np.array_equal(interlocks.fail_safe, self.table.limits[plain.FAIL_SAFE], equal_nan=True):
             raise SafetyError("the interlock table was built for other envelopes: build both from the same list")
         self._kernels = kernels
         self._state = EnforceState.fresh(self.table)
@@ -162,7 +162,7 @@ class Enforcer:
 
     def tripped_at(self, k: int) -> float:
         """Control seconds of interlock ``k``'s last trip, NaN if it never tripped."""
-        return float(self._trips.clocks[k, plain.TRIPPED_AT])
+        return float(self._trips.clocks[plain.TRIPPED_AT, k])
 
     def reset(self, name: str, now: float) -> ResetResult:
         """An operator's reset. Refused while the cause is live. It starts nothing: outputs move on the next fresh
@@ -197,10 +197,10 @@ class Enforcer:
         ]
         switches = list[SwitchRecord]()
         for i, name in enumerate(self.table.names):
-            last, switched = self._state.memory[i, plain.LAST], float(self._state.memory[i, plain.SWITCHED])
+            last, switched = self._state.memory[plain.LAST, i], float(self._state.memory[plain.SWITCHED, i])
             if not math.isnan(switched):
                 switches.append(
-                    SwitchRecord(name, bool(last > self.table.limits[i, plain.MIDDLE]), utc - (now - switched))
+                    SwitchRecord(name, bool(last > self.table.limits[plain.MIDDLE, i]), utc - (now - switched))
                 )
         return Remembered(tuple(trips), tuple(switches))
 
@@ -223,15 +223,15 @@ class Enforcer:
             i = outputs.get(switch.output)
             if i is None:
                 continue
-            is_on = bool(self._state.memory[i, plain.LAST] > self.table.limits[i, plain.MIDDLE])
+            is_on = bool(self._state.memory[plain.LAST, i] > self.table.limits[plain.MIDDLE, i])
             if is_on == switch.on:  # else going to fail-safe at the start is itself a switch
-                self._state.memory[i, plain.SWITCHED] = now - age(switch.switched_utc, utc)
-                self._state.marks[i, plain.KNOWN] = 1
+                self._state.memory[plain.SWITCHED, i] = now - age(switch.switched_utc, utc)
+                self._state.marks[plain.KNOWN, i] = 1
 
     def _trip_again(self, k: int, tripped_at: float, cause: str) -> None:
         self._trips.status[k] = InterlockStatus.TRIPPED
         self._trips.cause[k] = plain.CAUSE_CONDITION
-        self._trips.clocks[k, plain.TRIPPED_AT] = tripped_at
+        self._trips.clocks[plain.TRIPPED_AT, k] = tripped_at
         self._remembered_cause[k] = cause
 
     def _collect(self) -> None:

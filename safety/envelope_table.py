@@ -51,10 +51,10 @@ class EnvelopeTable:
                 raise EnvelopeError(f"output {name} has two envelopes: keep one")
         for first, second in exclusive:
             _check_pair(envelopes, first, second)
-        limits = np.empty((len(envelopes), kernels.LIMIT_COLUMNS))
+        limits = np.empty((kernels.LIMIT_ROWS, len(envelopes)))
         start, allowed = [0], list[float]()
-        for row, envelope in zip(limits, envelopes, strict=True):
-            row[:] = _limits_row(envelope)
+        for column, envelope in zip(limits.T, envelopes, strict=True):
+            column[:] = _limits_column(envelope)
             allowed.extend(envelope.allowed or ())
             start.append(len(allowed))
         return cls(
@@ -66,20 +66,20 @@ class EnvelopeTable:
         )
 
 
-def _limits_row(envelope: Envelope) -> list[float]:
-    row = [math.nan] * kernels.LIMIT_COLUMNS
-    row[kernels.LOW] = envelope.low
-    row[kernels.HIGH] = envelope.high
-    row[kernels.FAIL_SAFE] = math.nan if envelope.fail_safe is None else envelope.fail_safe
-    row[kernels.MAX_STEP] = math.inf if envelope.max_step is None else envelope.max_step
-    row[kernels.MAX_RATE] = math.inf if envelope.max_rate is None else envelope.max_rate
-    row[kernels.DEAD_BAND] = envelope.dead_band
-    row[kernels.MIN_ON] = envelope.min_on_s
-    row[kernels.MIN_OFF] = envelope.min_off_s
-    row[kernels.IDLE] = envelope.idle
-    row[kernels.MIDDLE] = envelope.middle
-    row[kernels.TOLERANCE] = envelope.tolerance
-    return row
+def _limits_column(envelope: Envelope) -> list[float]:
+    column = [math.nan] * kernels.LIMIT_ROWS
+    column[kernels.LOW] = envelope.low
+    column[kernels.HIGH] = envelope.high
+    column[kernels.FAIL_SAFE] = math.nan if envelope.fail_safe is None else envelope.fail_safe
+    column[kernels.MAX_STEP] = math.inf if envelope.max_step is None else envelope.max_step
+    column[kernels.MAX_RATE] = math.inf if envelope.max_rate is None else envelope.max_rate
+    column[kernels.DEAD_BAND] = envelope.dead_band
+    column[kernels.MIN_ON] = envelope.min_on_s
+    column[kernels.MIN_OFF] = envelope.min_off_s
+    column[kernels.IDLE] = envelope.idle
+    column[kernels.MIDDLE] = envelope.middle
+    column[kernels.TOLERANCE] = envelope.tolerance
+    return column
 
 
 def _check_pair(envelopes: Sequence[Envelope], first: int, second: int) -> None:
@@ -99,7 +99,7 @@ def _check_pair(envelopes: Sequence[Envelope], first: int, second: int) -> None:
 @final
 @dataclass(slots=True)
 class EnforceState:
-    """What ``kernels.enforce`` remembers and returns. Every array has n_out rows; ``kernels`` names the columns."""
+    """What ``kernels.enforce`` remembers and returns. Shapes (rows named in ``kernels``, n_out) and (n_out,)."""
 
     memory: Floats
     marks: Bytes
@@ -111,12 +111,12 @@ class EnforceState:
     def fresh(cls, table: EnvelopeTable) -> EnforceState:
         """The state at the start of the process: every output at fail-safe, its history unknown."""
         count = len(table.names)
-        memory = np.full((count, kernels.MEMORY_COLUMNS), np.nan)
-        fail_safe = table.limits[:, kernels.FAIL_SAFE]
-        memory[:, kernels.LAST] = fail_safe
+        memory = np.full((kernels.MEMORY_ROWS, count), np.nan)
+        fail_safe = table.limits[kernels.FAIL_SAFE]
+        memory[kernels.LAST] = fail_safe
         return cls(
             memory=memory,
-            marks=np.zeros((count, kernels.MARK_COLUMNS), np.uint8),
+            marks=np.zeros((kernels.MARK_ROWS, count), np.uint8),
             out=fail_safe.copy(),
             relinquish=np.isnan(fail_safe).astype(np.uint8),
             verdict=np.full(count, Verdict.FAIL_SAFE | Verdict.UNKNOWN_HISTORY, np.uint32),

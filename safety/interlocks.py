@@ -130,7 +130,7 @@ class InterlockTable:
             input_start=_ints(input_start),
             inputs=_ints(inputs),
             delays=frozen(
-                np.array([[row.delay_s, row.clear_delay_s] for row in interlocks], np.float64).reshape(-1, 2)
+                np.array([[row.delay_s for row in interlocks], [row.clear_delay_s for row in interlocks]], np.float64)
             ),
             manual=frozen(np.array([row.manual for row in interlocks], np.uint8)),
             trip_start=_ints(trip_start),
@@ -208,7 +208,7 @@ class InterlockState:
         count, outputs = len(table.interlocks), len(table.fail_safe)
         return cls(
             status=np.zeros(count, np.uint8),
-            clocks=np.full((count, kernels.CLOCK_COLUMNS), np.nan),
+            clocks=np.full((kernels.CLOCK_ROWS, count), np.nan),
             cause=np.full(count, kernels.CAUSE_NONE, np.int32),
             forced=np.full(outputs, np.nan),
             forced_flag=np.zeros(outputs, np.uint8),

@@ -76,18 +76,18 @@ V_NOT_ALLOWED = 1 << 15
 V_UNKNOWN_HISTORY = 1 << 17
 CAUSES = V_NOT_FINITE | V_INPUT_BAD | V_FUNCTION_FAILED | V_DEADLINE_MISSED | V_NOT_ALLOWED
 
-# Columns of ``limits``, f8 (n_out, 11)
+# Rows of ``limits``, f8 (11, n_out)
 LOW, HIGH, FAIL_SAFE, MAX_STEP, MAX_RATE, DEAD_BAND, MIN_ON, MIN_OFF, IDLE, MIDDLE, TOLERANCE = range(11)
-LIMIT_COLUMNS = 11
+LIMIT_ROWS = 11
 
-# Columns of ``memory``, f8 (n_out, 3): the last output (NaN: relinquished), when it was made, when it last went on or
+# Rows of ``memory``, f8 (3, n_out): the last output (NaN: relinquished), when it was made, when it last went on or
 # off (NaN: unknown)
 LAST, MADE, SWITCHED = range(3)
-MEMORY_COLUMNS = 3
+MEMORY_ROWS = 3
 
-# Columns of ``marks``, u1 (n_out, 4)
+# Rows of ``marks``, u1 (4, n_out): came from a good request; history known; who had the say; pair asked on together
 GOOD, KNOWN, RANK, CONTRADICTED = range(4)
-MARK_COLUMNS = 4
+MARK_ROWS = 4
 RANK_REQUEST, RANK_FAIL_SAFE, RANK_FORCED = range(3)
 
 # Interlock status. 0, fresh memory, forces the outputs.
@@ -97,10 +97,15 @@ PENDING = 2
 TRIPPED = 3
 RESETTABLE = 4
 
-# Columns of ``clocks``, f8 (n_interlocks, 3): since when the trip, and the clear condition, hold (NaN: not); when it
+# Rows of ``clocks``, f8 (3, n_interlocks): since when the trip, and the clear condition, hold (NaN: not); when it
 # last tripped
 HELD_SINCE, CLEAR_SINCE, TRIPPED_AT = range(3)
-CLOCK_COLUMNS = 3
+CLOCK_ROWS = 3
+
+# Rows of ``delays``, f8 (2, n_interlocks)
+TRIP_DELAY, CLEAR_DELAY = range(2)
+
+# Causes of a trip other than the index of a bad point
 CAUSE_CONDITION = -1
 CAUSE_NONE = -2
 
@@ -109,29 +114,23 @@ OP_LT, OP_LE, OP_GT, OP_GE, OP_EQ, OP_NE, OP_AND, OP_OR, OP_NOT = range(9)
 
 QUALITY_GOOD = 2
 
-_TABLE_F8 = "Array(f8, 1, 'C', readonly=True)"
-_TABLE_F8_2D = "Array(f8, 2, 'C', readonly=True)"
-_TABLE_I4 = "Array(i4, 1, 'C', readonly=True)"
-_TABLE_I4_2D = "Array(i4, 2, 'C', readonly=True)"
-_TABLE_U1 = "Array(u1, 1, 'C', readonly=True)"
-
+_F8, _F8_2D, _I4, _I4_2D, _U1 = (
+    f"Array({kind}, {dimensions}, 'C', readonly=True)"
+    for kind, dimensions in (("f8", 1), ("f8", 2), ("i4", 1), ("i4", 2), ("u1", 1))
+)
 SIGNATURES: dict[str, str] = {
-    "enforce": "void(f8, f8[::1], u1[::1], u1[::1], f8[::1], "  # now, request, request_state, due, present
-    + ", ".join([_TABLE_F8_2D, _TABLE_I4, _TABLE_F8, _TABLE_I4_2D])  # limits, allowed_start, allowed, pairs
-    + ", f8[::1], u1[::1]"  # forced, forced_flag
-    + ", f8[:,::1], u1[:,::1], f8[::1], u1[::1], u4[::1])",  # memory, marks, out, relinquish, verdict
-    "evaluate": "i8(f8, f8[::1], u1[::1], "  # now, value, quality
-    + ", ".join([_TABLE_I4_2D, _TABLE_F8_2D, _TABLE_I4])  # code, operand, program_start
-    + ", "
-    + ", ".join([_TABLE_I4, _TABLE_I4, _TABLE_F8_2D, _TABLE_U1])  # input_start, inputs, delays, manual
-    + ", "
-    + ", ".join([_TABLE_I4, _TABLE_I4, _TABLE_F8, _TABLE_F8])  # trip_start, trip_output, trip_value, fail_safe
-    + ", u1[::1], f8[:,::1], i4[::1]"  # status, clocks, cause
-    + ", f8[::1], u1[::1], i4[::1])",  # forced, forced_flag, first_out
+    "enforce": f"""void(f8, f8[::1], u1[::1], u1[::1], f8[::1],
+        {_F8_2D}, {_I4}, {_F8}, {_I4_2D},
+        f8[::1], u1[::1],
+        f8[:,::1], u1[:,::1], f8[::1], u1[::1], u4[::1])""",
+    "evaluate": f"""i8(f8, f8[::1], u1[::1],
+        {_I4_2D}, {_F8_2D}, {_I4}, {_I4}, {_I4}, {_F8_2D}, {_U1},
+        {_I4}, {_I4}, {_F8}, {_F8},
+        u1[::1], f8[:,::1], i4[::1], f8[::1], u1[::1], i4[::1])""",
 }
 HELPERS: tuple[str, ...] = (
-    "asks_on", "request_cause", "nearest_allowed", "waits", "may_not_close", "swallowed", "limited",
-    "give_way", "settle_pairs", "commit", "run", "first_bad", "collect",
+    "asks_on", "request_cause", "nearest_allowed", "waits", "may_not_close", "swallowed", "approach",
+    "give_way", "judge", "constrain", "settle_pairs", "commit", "run", "first_bad", "collect",
 )  # fmt: skip
 
 
@@ -174,7 +173,7 @@ def swallowed(value: float, last: float, dead_band: float, low: float, high: flo
     return value not in (last, low, high, idle) and abs(value - last) < dead_band * (1.0 - 1e-9)
 
 
-def limited(
+def approach(
     now: float, target: float, last: float, present: float, made: float,
     low: float, high: float, max_step: float, max_rate: float, idle: float,
 ) -> tuple[float, int]:  # fmt: skip
@@ -207,7 +206,7 @@ def limited(
 def give_way(i: int, idle: float, marks: Bytes, out: Floats, verdict: Words) -> None:
     """Send one output of an exclusive pair to idle."""
     out[i] = idle
-    marks[i, GOOD] = 0
+    marks[GOOD, i] = 0
     verdict[i] |= V_EXCLUSIVE
 
 
@@ -215,11 +214,11 @@ def settle_pairs(pairs: Ints, limits: Floats, memory: Floats, marks: Bytes, out:
     """Let at most one output of each pair be above idle. Only ever lowers outputs, so one pair cannot undo another."""
     for p in range(pairs.shape[0]):
         a, b = int(pairs[p, 0]), int(pairs[p, 1])
-        idle_a, idle_b = limits[a, IDLE], limits[b, IDLE]
+        idle_a, idle_b = limits[IDLE, a], limits[IDLE, b]
         if not (out[a] > idle_a and out[b] > idle_b):
             continue
-        rank_a, rank_b = marks[a, RANK], marks[b, RANK]
-        was_a, was_b = memory[a, LAST] > idle_a, memory[b, LAST] > idle_b
+        rank_a, rank_b = marks[RANK, a], marks[RANK, b]
+        was_a, was_b = memory[LAST, a] > idle_a, memory[LAST, b] > idle_b
         if rank_a == RANK_FORCED and rank_b == RANK_FORCED:
             verdict[a] |= V_EXCLUSIVE  # two interlocks say so: trips outrank the pair, and it is reported
             verdict[b] |= V_EXCLUSIVE
@@ -232,24 +231,106 @@ def settle_pairs(pairs: Ints, limits: Floats, memory: Floats, marks: Bytes, out:
             give_way(b, idle_b, marks, out, verdict)
 
 
+def judge(
+    request: Floats, request_state: Bytes, due: Bytes,
+    limits: Floats, allowed_start: Ints, allowed: Floats, forced: Floats, forced_flag: Bytes,
+    marks: Bytes, out: Floats, verdict: Words,
+) -> None:  # fmt: skip
+    """Decide for every output that is due or forced who has the say: the request, its fail-safe value, or a trip."""
+    for i in range(limits.shape[1]):
+        is_due, is_forced = due[i] != 0, forced_flag[i] != 0
+        if not is_due and not is_forced:
+            if marks[RANK, i] == RANK_FORCED:
+                marks[RANK, i] = RANK_REQUEST
+            continue
+        fail_safe = float(limits[FAIL_SAFE, i])
+        value, bits, good = float(out[i]), int(verdict[i]) & CAUSES, False
+        if is_due:
+            state = int(request_state[i])
+            bits = request_cause(state)
+            if state == OK:
+                value = float(request[i])
+                if not math.isfinite(value):
+                    bits |= V_NOT_FINITE
+                elif allowed_start[i + 1] > allowed_start[i]:
+                    first, end = allowed_start[i], allowed_start[i + 1]
+                    value = nearest_allowed(value, limits[TOLERANCE, i], allowed, first, end)
+                    if math.isnan(value):
+                        bits |= V_NOT_ALLOWED
+                if marks[CONTRADICTED, i] != 0:
+                    bits |= V_EXCLUSIVE
+                good = bits == 0
+            elif state in (HOLD_FAILED, HOLD_DEADLINE) and marks[GOOD, i] != 0:
+                bits |= V_HELD
+                good = True
+        rank = RANK_REQUEST
+        if is_forced:
+            bits |= V_TRIPPED
+            rank, good, value = RANK_FORCED, False, float(forced[i])
+            if not (limits[LOW, i] <= value <= limits[HIGH, i]) and not math.isnan(value):
+                value = fail_safe
+        elif not good:
+            rank, value = RANK_FAIL_SAFE, fail_safe
+        if rank != RANK_REQUEST and (value == fail_safe or (math.isnan(value) and math.isnan(fail_safe))):
+            bits |= V_FAIL_SAFE
+        out[i] = value
+        verdict[i] = bits
+        marks[RANK, i] = rank
+        marks[GOOD, i] = 1 if good else 0
+
+
+def constrain(
+    now: float, due: Bytes, present: Floats, limits: Floats, forced_flag: Bytes,
+    memory: Floats, marks: Bytes, out: Floats, verdict: Words,
+) -> None:  # fmt: skip
+    """Bring what was decided within limits, step, rate, min on and off, and the dead band."""
+    for i in range(limits.shape[1]):
+        if due[i] == 0 and forced_flag[i] == 0:
+            continue
+        low, high, idle, middle = limits[LOW, i], limits[HIGH, i], limits[IDLE, i], limits[MIDDLE, i]
+        last, switched, rank = float(memory[LAST, i]), float(memory[SWITCHED, i]), int(marks[RANK, i])
+        value, bits = float(out[i]), int(verdict[i])
+        if rank == RANK_REQUEST:
+            max_step, max_rate = float(limits[MAX_STEP, i]), float(limits[MAX_RATE, i])
+            value, how = approach(now, value, last, present[i], memory[MADE, i], low, high, max_step, max_rate, idle)
+            bits |= how
+            if may_not_close(now, value, last, switched, middle, limits[MIN_ON, i]):
+                value = last
+                bits |= V_MIN_ON_HELD
+        if waits(now, value, last, switched, middle, limits[MIN_OFF, i]):
+            value = last
+            bits |= V_MIN_OFF_HELD
+            if math.isnan(value):
+                marks[GOOD, i] = 0
+        if rank == RANK_REQUEST and swallowed(value, last, limits[DEAD_BAND, i], low, high, idle):
+            value = last
+            bits |= V_DEAD_BAND
+        if marks[KNOWN, i] == 0 and (bits & (V_MIN_ON_HELD | V_MIN_OFF_HELD)) != 0:
+            bits |= V_UNKNOWN_HISTORY
+        out[i] = value
+        verdict[i] = bits
+
+
 def commit(
-    now: float, i: int, touched: bool, limits: Floats,
+    now: float, due: Bytes, forced_flag: Bytes, limits: Floats,
     memory: Floats, marks: Bytes, out: Floats, relinquish: Bytes, verdict: Words,
 ) -> None:  # fmt: skip
-    """Remember what output ``i`` was given, and when."""
-    value, last, middle = float(out[i]), float(memory[i, LAST]), limits[i, MIDDLE]
-    gone = math.isnan(value)
-    relinquish[i] = 1 if gone else 0
-    passed = now - memory[i, SWITCHED]
-    if (value > middle) != (last > middle) or gone != math.isnan(last):
-        memory[i, SWITCHED] = now
-        marks[i, KNOWN] = 1
-    elif passed >= limits[i, MIN_ON] and passed >= limits[i, MIN_OFF]:
-        marks[i, KNOWN] = 1
-    swallowed = V_RATE_LIMITED | V_DEAD_BAND
-    if value != last or (touched and (verdict[i] & swallowed) != swallowed):
-        memory[i, MADE] = now
-    memory[i, LAST] = value
+    """Remember what every output was given, and when."""
+    gave_nothing = V_RATE_LIMITED | V_DEAD_BAND
+    for i in range(limits.shape[1]):
+        value, last, middle = float(out[i]), float(memory[LAST, i]), float(limits[MIDDLE, i])
+        gone = math.isnan(value)
+        relinquish[i] = 1 if gone else 0
+        passed = now - float(memory[SWITCHED, i])
+        if (value > middle) != (last > middle) or gone != math.isnan(last):
+            memory[SWITCHED, i] = now
+            marks[KNOWN, i] = 1
+        elif passed >= limits[MIN_ON, i] and passed >= limits[MIN_OFF, i]:
+            marks[KNOWN, i] = 1
+        touched = due[i] != 0 or forced_flag[i] != 0
+        if value != last or (touched and (verdict[i] & gave_nothing) != gave_nothing):
+            memory[MADE, i] = now
+        memory[LAST, i] = value
 
 
 def enforce(
@@ -266,95 +347,29 @@ def enforce(
             this scan.
         present: (n_out,) what the equipment holds where nothing is commanded; NaN = unknown. Used as anchor after
             relinquishing.
-        limits, allowed_start, allowed, pairs: the frozen tables; columns as named above, allowed values of output i at
+        limits, allowed_start, allowed, pairs: the frozen tables; rows as named above, allowed values of output i at
             ``allowed[allowed_start[i]:allowed_start[i + 1]]``.
         forced, forced_flag: (n_out,) from ``evaluate``; NaN with the flag = relinquish.
-        memory, marks: in and out; columns as named above.
+        memory, marks: in and out; rows as named above.
         out, relinquish, verdict: (n_out,) in and out. Value, 1 where it is to be relinquished (out is NaN), ``Verdict``
             bits.
     """
-    n = limits.shape[0]
+    n = limits.shape[1]
     for i in range(n):
-        marks[i, CONTRADICTED] = 0
-        if math.isnan(memory[i, SWITCHED]):
-            memory[i, SWITCHED] = now
+        marks[CONTRADICTED, i] = 0
+        if math.isnan(memory[SWITCHED, i]):
+            memory[SWITCHED, i] = now
     for p in range(pairs.shape[0]):
         a, b = int(pairs[p, 0]), int(pairs[p, 1])
-        on_a = due[a] != 0 and asks_on(request[a], request_state[a], limits[a, IDLE])
-        on_b = due[b] != 0 and asks_on(request[b], request_state[b], limits[b, IDLE])
+        on_a = due[a] != 0 and asks_on(request[a], request_state[a], limits[IDLE, a])
+        on_b = due[b] != 0 and asks_on(request[b], request_state[b], limits[IDLE, b])
         if on_a and on_b:
-            marks[a, CONTRADICTED] = 1
-            marks[b, CONTRADICTED] = 1
-    for i in range(n):
-        is_due, is_forced = due[i] != 0, forced_flag[i] != 0
-        if not is_due and not is_forced:
-            if marks[i, RANK] == RANK_FORCED:
-                marks[i, RANK] = RANK_REQUEST
-            continue
-        low, high, fail_safe = float(limits[i, LOW]), float(limits[i, HIGH]), float(limits[i, FAIL_SAFE])
-        middle, idle = float(limits[i, MIDDLE]), float(limits[i, IDLE])
-        last, switched = float(memory[i, LAST]), float(memory[i, SWITCHED])
-        value = last
-        bits = 0
-        good = False
-        if is_due:
-            state = request_state[i]
-            bits |= request_cause(state)
-            if state == OK:
-                value = float(request[i])
-                if not math.isfinite(value):
-                    bits |= V_NOT_FINITE
-                elif allowed_start[i + 1] > allowed_start[i]:
-                    value = nearest_allowed(
-                        value, limits[i, TOLERANCE], allowed, allowed_start[i], allowed_start[i + 1]
-                    )
-                    if math.isnan(value):
-                        bits |= V_NOT_ALLOWED
-                if marks[i, CONTRADICTED] != 0:
-                    bits |= V_EXCLUSIVE
-                good = bits == 0
-            elif state in (HOLD_FAILED, HOLD_DEADLINE) and marks[i, GOOD] != 0:
-                bits |= V_HELD
-                good = True
-        else:
-            bits |= int(verdict[i]) & CAUSES
-        rank = RANK_REQUEST
-        if is_forced:
-            bits |= V_TRIPPED
-            rank = RANK_FORCED
-            value = float(forced[i])
-            if not (low <= value <= high) and not math.isnan(value):
-                value = fail_safe
-        elif not good:
-            rank = RANK_FAIL_SAFE
-            value = fail_safe
-        if rank != RANK_REQUEST:
-            if value == fail_safe or (math.isnan(value) and math.isnan(fail_safe)):
-                bits |= V_FAIL_SAFE
-            good = False
-        else:
-            max_step, max_rate = float(limits[i, MAX_STEP]), float(limits[i, MAX_RATE])
-            made, held_there = float(memory[i, MADE]), float(present[i])
-            value, how = limited(now, value, last, held_there, made, low, high, max_step, max_rate, idle)
-            bits |= how
-            if may_not_close(now, value, last, switched, middle, limits[i, MIN_ON]):
-                value = last
-                bits |= V_MIN_ON_HELD
-        if waits(now, value, last, switched, middle, limits[i, MIN_OFF]):
-            value = last
-            bits |= V_MIN_OFF_HELD
-        if rank == RANK_REQUEST and swallowed(value, last, limits[i, DEAD_BAND], low, high, idle):
-            value = last
-            bits |= V_DEAD_BAND
-        if marks[i, KNOWN] == 0 and (bits & (V_MIN_ON_HELD | V_MIN_OFF_HELD)) != 0:
-            bits |= V_UNKNOWN_HISTORY
-        out[i] = value
-        verdict[i] = bits
-        marks[i, RANK] = rank
-        marks[i, GOOD] = 1 if good and not math.isnan(value) else 0
+            marks[CONTRADICTED, a] = 1
+            marks[CONTRADICTED, b] = 1
+    judge(request, request_state, due, limits, allowed_start, allowed, forced, forced_flag, marks, out, verdict)
+    constrain(now, due, present, limits, forced_flag, memory, marks, out, verdict)
     settle_pairs(pairs, limits, memory, marks, out, verdict)
-    for i in range(n):
-        commit(now, i, due[i] != 0 or forced_flag[i] != 0, limits, memory, marks, out, relinquish, verdict)
+    commit(now, due, forced_flag, limits, memory, marks, out, relinquish, verdict)
 
 
 def run(value: Floats, code: Ints, operand: Floats, first: int, end: int) -> int:
@@ -411,7 +426,7 @@ def collect(
             elif value == fail_safe[o] or (math.isnan(value) and math.isnan(fail_safe[o])):
                 forced[o] = value
             if first_out[o] < 0 or math.isnan(
-                clocks[first_out[o], TRIPPED_AT]
+                clocks[TRIPPED_AT, first_out[o]]
             ):  # waiting for first inputs is not a trip
                 first_out[o] = k
     for o in range(forced.shape[0]):
@@ -441,12 +456,12 @@ def evaluate(
             right-hand side.
         program_start: (2 n + 1,) interlock k trips on program 2k and clears on program 2k + 1, which may be empty.
         input_start, inputs: (n + 1,), the points that interlock k needs.
-        delays: (n, 2) trip delay and clear delay, s.
+        delays: (2, n) trip delay and clear delay, s.
         manual: (n,) 1 where only an operator resets.
         trip_start, trip_output, trip_value: (n + 1,), the outputs that interlock k forces, and to what (NaN =
             relinquish).
         fail_safe: (n_out,) NaN = relinquish.
-        status, clocks, cause: (n,), (n, 3), (n,) in and out: status, times, and the bad point or CAUSE_CONDITION behind
+        status, clocks, cause: (n,), (3, n), (n,) in and out: status, times, and the bad point or CAUSE_CONDITION behind
             the last trip.
         forced, forced_flag, first_out: (n_out,) out; first_out is the interlock that forced the output first, -1 for
             none, kept until none does.
@@ -468,22 +483,22 @@ def evaluate(
         if status[k] == CLEAR or status[k] == PENDING:
             if trips and status[k] == CLEAR:
                 status[k] = PENDING
-                clocks[k, HELD_SINCE] = now
+                clocks[HELD_SINCE, k] = now
             elif not trips and healthy:
                 status[k] = CLEAR
-            if not healthy or (trips and not (now - clocks[k, HELD_SINCE] < delays[k, 0])):
+            if not healthy or (trips and not (now - clocks[HELD_SINCE, k] < delays[TRIP_DELAY, k])):
                 status[k] = TRIPPED
                 cause[k] = CAUSE_CONDITION if healthy else bad
-                clocks[k, TRIPPED_AT] = now
-                clocks[k, CLEAR_SINCE] = math.nan
+                clocks[TRIPPED_AT, k] = now
+                clocks[CLEAR_SINCE, k] = math.nan
         elif status[k] != STARTUP:
             if not clears:
                 status[k] = TRIPPED
-                clocks[k, CLEAR_SINCE] = math.nan
+                clocks[CLEAR_SINCE, k] = math.nan
             else:
-                if math.isnan(clocks[k, CLEAR_SINCE]):
-                    clocks[k, CLEAR_SINCE] = now
-                if now - clocks[k, CLEAR_SINCE] >= delays[k, 1]:
+                if math.isnan(clocks[CLEAR_SINCE, k]):
+                    clocks[CLEAR_SINCE, k] = now
+                if now - clocks[CLEAR_SINCE, k] >= delays[CLEAR_DELAY, k]:
                     status[k] = RESETTABLE if manual[k] != 0 else CLEAR
         if status[k] != before:
             changed = 1
