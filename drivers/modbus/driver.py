@@ -229,8 +229,9 @@ class ModbusDriver(Driver):
                     points=self._names(sweep.released),
                 )
             health.quarantined = tuple(sorted(self.points[self._layout.order[k]].name for k in self._plan.quarantined))
-        health.state = DeviceState.DEGRADED if sweep.error is not None or self._plan.quarantined else DeviceState.ONLINE
-        health.detail = "" if sweep.error is None else str(sweep.error)
+        whole = bool((sweep.reasons == Reason.OK).all())
+        health.state = DeviceState.ONLINE if whole else DeviceState.DEGRADED
+        health.detail = "" if whole or sweep.error is None else str(sweep.error)
         if sweep.error is not None:
             health.last_error = str(sweep.error)
 

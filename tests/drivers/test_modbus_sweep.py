@@ -25,7 +25,7 @@ from safety.values import Reason
 
 @dataclass
 class FakeDevice:
-    """Registers that hold their own address. ``refused``: exception 2; ``silent``: no answer; ``most``: largest read."""
+    """Registers that hold their own address. ``refused``: exception 2; ``silent``: no answer; ``most``: in one."""
 
     refused: set[int] = field(default_factory=set)
     silent: set[int] = field(default_factory=set)
