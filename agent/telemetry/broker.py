@@ -195,7 +195,7 @@ def main() -> int:
             asyncio.run(_serve(arguments.port, arguments.until_eof))
     except OSError as error:
         print(
-            f"the embedded broker cannot listen on {HOST}:{arguments.port}: {error.strerror}; "
+            f"the embedded broker cannot listen on {HOST}:{arguments.port}: {os.strerror(error.errno or 0)}; "
             "stop what uses the port, or choose another with --port",
             file=sys.stderr,
         )

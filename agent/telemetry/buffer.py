@@ -36,7 +36,7 @@ RETRY_S: Final = 30.0
 MOVE_ROWS: Final = 1000
 """Rows moved from memory to disk per transaction."""
 
-_log = structlog.get_logger().bind(part="telemetry.buffer")
+_log = structlog.get_logger(part="telemetry.buffer")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,7 @@ class ConnectError(TelemetryError):
 
 
 class VersionRefusedError(ConnectError):
-    """The broker does not speak this version of MQTT (``certain``), or closed the connection without answering it."""
-
-    def __init__(self, message: str, *, certain: bool) -> None:
-        super().__init__(message)
-        self.certain = certain
+    """The broker does not speak this version of MQTT, or does not answer at all, as some old ones do then."""
 
 
 class ConnectionEndedError(ConnectError):

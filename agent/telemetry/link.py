@@ -35,7 +35,7 @@ REMOVE_ROWS: Final = 128
 GOODBYE_S: Final = 1.0
 """For the acknowledgement of ``offline`` at a clean stop."""
 
-_log = structlog.get_logger().bind(part="telemetry.link")
+_log = structlog.get_logger(part="telemetry.link")
 
 
 class Link:
@@ -69,7 +69,6 @@ class Link:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry-link", daemon=True)
         self._version: Protocol = "5"
-        self._certain = False
         self._trouble = ""
         self.connected = False
         self.protocol: Protocol | None = None
@@ -134,8 +133,6 @@ class Link:
             session.abandon()
             if time.monotonic() - opened >= STABLE_S:
                 self._backoff.reset()
-            if not self._certain:
-                self._version = "5"
 
     def _serve(self, session: Session) -> None:
         """Send rows and collect acknowledgements until the connection or the agent ends."""
@@ -195,13 +192,11 @@ class Link:
         session.close()
 
     def _other_version(self, error: VersionRefusedError) -> float:
-        """MQTT 5 first, then 3.1.1; returns the seconds to wait. A clear refusal is remembered for good."""
+        """MQTT 5 first, then 3.1.1; returns the seconds to wait. What worked last is tried first the next time."""
         if self._version == "5":
             self._version = "3.1.1"
-            self._certain = error.certain
             return 0.0
         self._version = "5"
-        self._certain = False
         self._note(str(error))
         return self._backoff.next()
 

@@ -36,7 +36,7 @@ LARGEST_PAYLOAD: Final = 128 * 1024
 """Bytes; the smallest limit of the large public brokers. A larger message would end every connection anew."""
 RATE_WINDOW_S: Final = 5.0
 
-_log = structlog.get_logger().bind(part="telemetry.publisher")
+_log = structlog.get_logger(part="telemetry.publisher")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ ONLINE: Final = b"online"
 _UNSUPPORTED_VERSION: Final = 0x84
 _HOPELESS: Final = frozenset({0x85, 0x86, 0x87, 0x8A, 0x8C, 0x8E, 0x9D})
 """MQTT 5 §2.4: client identifier not valid, bad user name or password, not authorised, banned, bad authentication
-method, session taken over (another client uses our identifier), server moved. paho translates 3.1.1's codes to these."""
+method, session taken over (another client uses our identifier), server moved. paho translates 3.1.1's codes."""
 _REMEDY: Final = {
     0x85: "the broker does not accept the client identifier: choose another site or agent name",
     0x86: "check username and password_file",
@@ -87,16 +87,18 @@ class Session:
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         while self._connack is None:
             if self._ended is not None or client.socket() is None:
-                raise VersionRefusedError(f"{where} closed the connection without an answer", certain=False)
+                raise VersionRefusedError(f"{where} closed the connection without an answer")
             if time.monotonic() > deadline:
                 self.abandon()
-                raise ConnectError(f"{where} did not answer within {CONNECT_TIMEOUT_S:.0f} s: is it an MQTT broker?")
+                raise VersionRefusedError(
+                    f"{where} did not answer for {CONNECT_TIMEOUT_S:.0f} s: is it an MQTT broker?"
+                )
             self._poll(0.2)
         reason, properties = self._connack
         if reason.is_failure:
             self.abandon()
             if reason.value == _UNSUPPORTED_VERSION:
-                raise VersionRefusedError(f"{where} does not speak MQTT {self._protocol}", certain=True)
+                raise VersionRefusedError(f"{where} does not speak MQTT {self._protocol}")
             remedy = _REMEDY.get(reason.value, "see the broker's log")
             raise ConnectError(
                 f"{where} refuses the connection: {reason}; {remedy}", hopeless=reason.value in _HOPELESS
