@@ -16,8 +16,8 @@ test: .venv/.dev ## every check: style, types, layers, tests
 	@.ci/checks
 
 lint: .venv/.dev ## style and layers only
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --output-format concise .
+	@$(BIN)/ruff format --check --output-format concise .
 	@$(BIN)/lint-imports --no-logo
 
 types: .venv/.dev ## types only
