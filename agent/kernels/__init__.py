@@ -1,7 +1,8 @@
 """Kernels: one plain source, three ways to run it, proven equal.
 
-``aot``: an extension module built once by ``poetd compile``, loaded without numba. ``jit``: numba, kept on disk so that a second start
-compiles nothing. ``python``: the plain functions, for coverage, as oracle, and where neither is possible.
+``aot``: an extension module built once by ``poetd compile``, loaded without numba. ``jit``: numba, kept on disk so that
+a second start compiles nothing. ``python``: the plain functions, for coverage, as oracle, and where neither is
+possible.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def load(module_name: str, mode: str) -> SimpleNamespace:
         return SimpleNamespace(kind="jit", **jit.compile_module(source))
     build = aot.find(module_name, source.source)
     if build is None:
-        raise KernelsNotBuiltError(f"{module_name} is not built for this machine: run poetd compile, or set kernels: jit in the site file")
+        raise KernelsNotBuiltError(
+            f"{module_name} is not built for this machine: run poetd compile, or set kernels: jit in the site file"
+        )
     return SimpleNamespace(kind="aot", **{name: getattr(build, name) for name in source.signatures})
 
 
@@ -53,8 +56,9 @@ def available_aot(module_name: str) -> bool:
 def choose_mode(wanted: str, modules: tuple[str, ...] = KERNEL_MODULES) -> tuple[Mode, str]:
     """Resolve the site's ``kernels:`` setting to a mode, and say why.
 
-    "auto" takes the ahead-of-time build if every module has one; else JIT; else, where memory may not be made executable
-    (``MemoryDenyWriteExecute=yes``, under which a late compile kills the process) or numba is missing, plain Python.
+    "auto" takes the ahead-of-time build if every module has one; else JIT; else, where memory may not be made
+    executable (``MemoryDenyWriteExecute=yes``, under which a late compile kills the process) or numba is missing, plain
+    Python.
     """
     if wanted == "aot":
         return "aot", "set in the site file"

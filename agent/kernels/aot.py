@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import mmap
-import os
 import sys
 import tempfile
 import warnings
@@ -93,7 +92,7 @@ def build(module_name: str, source: bytes, exports: Mapping[str, tuple[str, Any]
             built = Path(work) / (name + _SUFFIX)
             built.chmod(0o644)
             target = folder / built.name
-            os.replace(built, target)
+            built.replace(target)
     cache.require_trusted(target)
     return target
 

@@ -1,8 +1,8 @@
 """Where compiled kernels live, and whether what lies there may be loaded.
 
-Folders, in this order: ``$POETD_CACHE`` alone if it is set; else ``/var/cache/poetd``, then ``~/.cache/poetd``. A build is read from
-the first folder that has it and written to the first that can be written. A compiled module runs with the rights of the daemon,
-so nothing is loaded from a place where another user could have put it.
+Folders, in this order: ``$POETD_CACHE`` alone if it is set; else ``/var/cache/poetd``, then ``~/.cache/poetd``. A build
+is read from the first folder that has it and written to the first that can be written. A compiled module runs with the
+rights of the daemon, so nothing is loaded from a place where another user could have put it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def find(file_name: str) -> Path | None:
 def require_trusted(path: Path) -> None:
     """Refuse a file or folder that anyone but root and this user could have written or replaced.
 
-    The path itself must not be writable by group or others; each folder above it may be so only if it is sticky, like ``/tmp``.
+    The path itself must not be writable by group or others; each folder above it may be so only if it is sticky, like
+    ``/tmp``.
 
     Raises:
         CacheUntrustedError: with the folder at fault and the command that mends it.
@@ -72,10 +73,14 @@ def require_trusted(path: Path) -> None:
     for place in (real, *real.parents):
         status = place.stat()
         if status.st_uid not in (0, os.geteuid()):
-            raise CacheUntrustedError(f"{place} belongs to user {status.st_uid}: kernels are only loaded from folders of root or of this user")
+            raise CacheUntrustedError(
+                f"{place} belongs to user {status.st_uid}: kernels are only loaded from folders of root or of this user"
+            )
         sticky_parent = place != real and bool(status.st_mode & stat.S_ISVTX)
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky_parent:
-            raise CacheUntrustedError(f"{place} can be written by others, kernels are not loaded from there: chmod go-w {place}")
+            raise CacheUntrustedError(
+                f"{place} can be written by others, kernels are not loaded from there: chmod go-w {place}"
+            )
 
 
 @cache

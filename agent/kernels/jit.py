@@ -14,7 +14,10 @@ from agent.kernels.modules import Kernel, KernelSource
 
 
 def use_disk_cache() -> bool:
-    """Point numba's cache at our folder. Returns False, and numba must not be asked to cache, if no folder can be written."""
+    """Point numba's cache at our folder.
+
+    Returns False, and numba must not be asked to cache, if no folder can be written.
+    """
     folder = cache.write_folder()
     if folder is None:
         return False
@@ -26,11 +29,9 @@ def use_disk_cache() -> bool:
     return True
 
 
-def rebind(function: Kernel, namespace: dict[str, Any]) -> types.FunctionType:
+def rebind(plain: types.FunctionType, namespace: dict[str, Any]) -> types.FunctionType:
     """The same function over other globals: the plain one stays plain while its copy calls compiled helpers."""
-    plain = function if isinstance(function, types.FunctionType) else types.FunctionType(function.__code__, {})
     copy = types.FunctionType(plain.__code__, namespace, plain.__name__, plain.__defaults__, plain.__closure__)
-    copy.__kwdefaults__ = plain.__kwdefaults__
     copy.__qualname__ = plain.__qualname__
     copy.__module__ = plain.__module__
     return copy

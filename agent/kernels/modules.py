@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from agent.kernels.errors import KernelSourceError
@@ -15,6 +15,9 @@ from agent.kernels.errors import KernelSourceError
 KERNEL_MODULES: tuple[str, ...] = (
     "agent.poet.perceive_kernels",
     "safety.kernels",
+    "models.kernels",
+    "models.control_kernels",
+    "models.comfort_kernels",
 )
 """Every kernels module, in the order ``poetd compile`` builds them."""
 
@@ -35,9 +38,9 @@ class KernelSource:
         """The module's dotted name."""
         return self.module.__name__
 
-    def function(self, name: str) -> Kernel:
+    def function(self, name: str) -> FunctionType:
         """The plain function of that name."""
-        kernel: Kernel = getattr(self.module, name)
+        kernel: FunctionType = getattr(self.module, name)
         return kernel
 
 
@@ -50,7 +53,9 @@ def read(module_name: str) -> KernelSource:
     module = importlib.import_module(module_name)
     signatures: dict[str, str] | None = getattr(module, "SIGNATURES", None)
     if not signatures:
-        raise KernelSourceError(f"{module_name} has no SIGNATURES: a kernels module maps each exported function to its numba signature")
+        raise KernelSourceError(
+            f"{module_name} has no SIGNATURES: a kernels module maps each exported function to its numba signature"
+        )
     helpers = tuple(getattr(module, "HELPERS", ()))
     for name in (*helpers, *signatures):
         if not inspect.isfunction(getattr(module, name, None)):

@@ -1,7 +1,7 @@
 """POET: Perceive, Operate, Enforce, Train around a control function.
 
-``from agent.poet import poet`` is all a site needs. The names are loaded when first used, so that a process that only runs kernels
-(``agent.poet.perceive``) does not load the decorator.
+``from agent.poet import poet`` is all a site needs. The names are loaded when first used, so that a process that only
+runs kernels (``agent.poet.perceive``) does not load the decorator.
 """
 
 from __future__ import annotations

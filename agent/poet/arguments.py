@@ -26,38 +26,62 @@ class Arguments:
         self._signature = inspect.signature(function)
         parameters = self._signature.parameters.values()
         self._positional = tuple(parameter.name for parameter in parameters if parameter.kind in _NAMED)
-        self._positional_only = frozenset(parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY)
-        self._known = frozenset(parameter.name for parameter in parameters if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD))
-        self._required = frozenset(name for name in self._known if self._signature.parameters[name].default is inspect.Parameter.empty)
+        self._positional_only = frozenset(
+            parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY
+        )
+        self._known = frozenset(
+            parameter.name
+            for parameter in parameters
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        )
+        self._required = frozenset(
+            name for name in self._known if self._signature.parameters[name].default is inspect.Parameter.empty
+        )
         self._numbers = tuple(
             parameter.name
             for parameter in parameters
-            if isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool) and parameter.name not in self._positional_only
+            if isinstance(parameter.default, int | float)
+            and not isinstance(parameter.default, bool)
+            and parameter.name not in self._positional_only
         )
 
     def learnable(self, plugin: DomainPlugin | None) -> dict[str, Learnable | None]:
-        """Keyword parameters with a number as default, and their ranges; only those the domain names, where there is a domain."""
+        """Keyword parameters with a number as default, and their ranges; only those the domain names, where there is a
+        domain.
+        """
         if plugin is None:
             return dict.fromkeys(self._numbers)
         known = plugin.get_learnable_parameters()
         return {name: known[name] for name in self._numbers if name in known}
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Every argument that has a name, by name. Raises TypeError for a call the function would refuse, as Python does."""
+        """Every argument that has a name, by name.
+
+        Raises TypeError for a call the function would refuse, as Python does.
+        """
         names = self._positional
         named = dict(zip(names, args, strict=False))
-        if len(args) > len(names) or not self._required <= named.keys() | kwargs.keys() or not named.keys().isdisjoint(kwargs):
-            self._signature.bind(*args, **kwargs)
-        elif not kwargs.keys() <= self._known or not self._positional_only.isdisjoint(kwargs):
+        if (
+            (
+                len(args) > len(names)
+                or not self._required <= named.keys() | kwargs.keys()
+                or not named.keys().isdisjoint(kwargs)
+            )
+            or not kwargs.keys() <= self._known
+            or not self._positional_only.isdisjoint(kwargs)
+        ):
             self._signature.bind(*args, **kwargs)
         named.update(kwargs)
         return named
 
-    def perceive(self, named: Mapping[str, Any], args: tuple[Any, ...], learned: Mapping[str, float], plugin: DomainPlugin | None) -> Call:
+    def perceive(
+        self, named: Mapping[str, Any], args: tuple[Any, ...], learned: Mapping[str, float], plugin: DomainPlugin | None
+    ) -> Call:
         """Check the arguments with the domain and put the learned parameters in.
 
         Args:
-            named: every argument that has a name; ``args`` as the caller passed them, for what has none and for the positions.
+            named: every argument that has a name; ``args`` as the caller passed them, for what has none and for the
+                positions.
 
         Raises:
             PerceiveError: an input cannot be believed.

@@ -1,4 +1,6 @@
-"""One control function for many units in one call: compiled where it compiles, plain Python where it does not, with one contract."""
+"""One control function for many units in one call: compiled where it compiles, plain Python where it does not, with one
+contract.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ Run = Callable[[Floats, Bytes, Floats, Bytes, Bytes, Longs, int], None]
 
 @dataclass(frozen=True, slots=True)
 class BatchKernel:
-    """A control function over all its units. ``kind`` says how it runs, ``why`` why it is not compiled (empty if it is).
+    """A control function over all its units. ``kind`` says how it runs, ``why`` why it is not compiled (empty if it
+    is).
 
     Arrays, C-contiguous, filled in place:
         args float64 (n_args, n_units): row per parameter, in the order of the function's parameters.
@@ -82,7 +85,7 @@ class BatchKernel:
             try:
                 self.run(args, due, out, status, text, progress, first)
                 return
-            except Exception as error:  # noqa: BLE001  (a control function may raise anything; its unit fails, the others go on)
+            except Exception as error:
                 culprit = int(progress[0])
                 if culprit < first:
                     raise  # not a unit's failure: the batch itself cannot run
@@ -111,7 +114,10 @@ def make_batch(function: ControlFunction, mode: str) -> BatchKernel:
 
 
 def python_run(function: ControlFunction) -> Run:
-    """The reference: the plain function, unit by unit. Arguments are floats here too, so that every mode computes the same."""
+    """The reference: the plain function, unit by unit.
+
+    Arguments are floats here too, so that every mode computes the same.
+    """
     plain, shape = function.plain, function.shape
     keywords = _keyword_only(function)
 
@@ -186,4 +192,7 @@ def _keyword_only(function: ControlFunction) -> Sequence[str]:
 
 def _require(array: npt.NDArray[Any], name: str, dtype: type, shape: tuple[int, ...]) -> None:
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-        raise ValueError(f"{name} must be a contiguous {np.dtype(dtype)} array of shape {shape}, got {array.dtype} of shape {array.shape}")
+        raise ValueError(
+            f"{name} must be a contiguous {np.dtype(dtype)} array of shape {shape}, "
+            f"got {array.dtype} of shape {array.shape}"
+        )

@@ -1,7 +1,9 @@
-"""Compile the batch of a control function with numba. The function's source stays as written; only what its names mean changes.
+"""Compile the batch of a control function with numba. The function's source stays as written; only what its names mean
+changes.
 
-A command class becomes a compiled constructor whose fields are all float64 (so that branches that return ``0`` and ``x * 30`` have
-one type), and the site's own helper functions become compiled ones. The plain function and its module are never touched.
+A command class becomes a compiled constructor whose fields are all float64 (so that branches that return ``0`` and ``x
+* 30`` have one type), and the site's own helper functions become compiled ones. The plain function and its module are
+never touched.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def clear_text(text: Any, unit: int, used: int) -> None:
 
 @numba.njit  # type: ignore[untyped-decorator, unused-ignore]
 def put_text(text: Any, unit: int, message: str) -> None:
-    """Write a message into a unit's row as UTF-8, cut at a character's border, zero padded up to the last byte in use."""
+    """Write a message into a unit's row as UTF-8, cut at a character's border, and zero what was there before."""
     used = 0
     if message._is_ascii:  # type: ignore[attr-defined]
         used = min(len(message), TEXT_BYTES)
@@ -109,7 +111,17 @@ def build_aot(function: ControlFunction) -> Path:
 def explain(error: BaseException) -> str:
     """The one line of a numba error that tells the author of the function something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    noise = ("Failed in nopython mode", "During:", "File ", "This error may", "<source", "- Resolution", "[1] During", "There are", "Overload")
+    noise = (
+        "Failed in nopython mode",
+        "During:",
+        "File ",
+        "This error may",
+        "<source",
+        "- Resolution",
+        "[1] During",
+        "There are",
+        "Overload",
+    )
     telling = [line for line in lines if not line.startswith(noise)]
     return "does not compile: " + (telling[0] if telling else type(error).__name__)
 
@@ -134,11 +146,13 @@ def compiled_function(plain: Function, done: dict[int, Any] | None = None) -> An
 
 
 def _all_positional(plain: Function) -> tuple[types.CodeType, tuple[Any, ...]]:
-    """The function's code and defaults with its keyword-only parameters made ordinary ones, which is all numba knows."""
+    """The function's code and defaults with its keyword-only parameters made ordinary ones: numba knows no others."""
     code = plain.__code__
     keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
     given = plain.__kwdefaults__ or {}
-    defaults = (plain.__defaults__ or ()) + tuple(given[name] for name in keywords) if len(given) == len(keywords) else ()
+    defaults = (
+        (plain.__defaults__ or ()) + tuple(given[name] for name in keywords) if len(given) == len(keywords) else ()
+    )
     return code.replace(co_argcount=code.co_argcount + len(keywords), co_kwonlyargcount=0), defaults
 
 
@@ -155,18 +169,24 @@ def _constructor(shape: ResultShape) -> Any:
     """A compiled stand-in for a command class: the same parameters and defaults, numbers as float64."""
     command = shape.command
     assert command is not None
-    names: tuple[str, ...] = getattr(command, "_fields", None) or tuple(field.name for field in dataclasses.fields(command))
+    names: tuple[str, ...] = getattr(command, "_fields", None) or tuple(
+        field.name for field in dataclasses.fields(command)
+    )
     defaults = _defaults(command)
     parameters = ", ".join(f"{name}={defaults[name]!r}" if name in defaults else name for name in names)
     values = ", ".join(name if name == shape.text else f"float({name})" for name in names)
-    scope: dict[str, Any] = {"Command": namedtuple(command.__name__, names)}  # noqa: PYI024  (made at run time from another class)
+    scope: dict[str, Any] = {"Command": namedtuple(command.__name__, names)}
     exec(f"def make({parameters}):\n    return Command({values})\n", scope)  # noqa: S102  (field names are identifiers)
     return numba.njit(scope["make"])
 
 
 def _defaults(command: type) -> dict[str, Any]:
     if dataclasses.is_dataclass(command):
-        return {field.name: field.default for field in dataclasses.fields(command) if field.default is not dataclasses.MISSING}
+        return {
+            field.name: field.default
+            for field in dataclasses.fields(command)
+            if field.default is not dataclasses.MISSING
+        }
     return dict(getattr(command, "_field_defaults", {}))
 
 
@@ -198,7 +218,7 @@ def _write_source(file_name: str, text: str) -> Path:
         return path
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as new:
         new.write(text)
-    os.chmod(new.name, 0o644)  # noqa: S103, PTH101  (as readable as the compiled code it belongs to)
+    os.chmod(new.name, 0o644)  # noqa: PTH101  (as readable as the compiled code it belongs to)
     os.replace(new.name, path)  # noqa: PTH105
     return path
 
@@ -208,5 +228,3 @@ def _module_of(function: ControlFunction) -> types.ModuleType:
     module = types.ModuleType(function.plain.__module__ or "site")
     module.__file__ = function.plain.__code__.co_filename
     return module
-
-

@@ -45,9 +45,13 @@ def batch_source(function: ControlFunction) -> str:
         f"        result = function({arguments})",
     ]
     for row, (value, name) in enumerate(zip(values, shape.fields, strict=True)):
-        read = {ResultKind.NUMBER: "result", ResultKind.TUPLE: f"result[{row}]", ResultKind.COMMAND: f"result.{name}"}[shape.kind]
+        read = {ResultKind.NUMBER: "result", ResultKind.TUPLE: f"result[{row}]", ResultKind.COMMAND: f"result.{name}"}[
+            shape.kind
+        ]
         lines += [f"        {value} = float({read})", f"        out[{row}, unit] = {value}"]
-    lines.append(f"        put_text(text, unit, result.{shape.text})" if shape.text else "        clear_text(text, unit, 0)")
+    lines.append(
+        f"        put_text(text, unit, result.{shape.text})" if shape.text else "        clear_text(text, unit, 0)"
+    )
     finite = " and ".join(f"isfinite({value})" for value in values)
     lines.append(f"        status[unit] = {CallStatus.OK:d} if {finite} else {CallStatus.NOT_FINITE:d}")
     return "\n".join(lines) + "\n"
@@ -59,7 +63,9 @@ def build_name(function: ControlFunction) -> str:
 
 
 def build_source(function: ControlFunction) -> bytes:
-    """Everything the key of a build is made from: the loop, the function and what it uses, and the compiler's own source."""
+    """Everything the key of a build is made from: the loop, the function and what it uses, and the compiler's own
+    source.
+    """
     compiler = Path(__file__).with_name("batch_compile.py").read_bytes()
     return b"\0".join((batch_source(function).encode(), fingerprint(function.plain), compiler))
 
@@ -84,7 +90,8 @@ def refusal_path(name: str, source: bytes) -> Path | None:
 
 
 def first_difference(function: ControlFunction, run: Run) -> str | None:
-    """Where the compiled loop and plain Python disagree over random arguments, NaN and infinity among them; None if nowhere.
+    """Where the compiled loop and plain Python disagree over random arguments, NaN and infinity among them; None if
+    nowhere.
 
     Compiled code freezes globals and has C's corner cases; a function for which that matters is run in Python.
     Two failures agree whatever their kind: both end in fail-safe.
@@ -106,18 +113,23 @@ def first_difference(function: ControlFunction, run: Run) -> str | None:
         return None
     unit = int(np.argmin(same))
     call = ", ".join(f"{name}={value:g}" for name, value in zip(function.parameters, args[:, unit], strict=True))
-    return f"compiled and plain Python disagree for {function.name}({call}): {fast_out[:, unit].tolist()} and {slow_out[:, unit].tolist()}"
+    fast, slow = fast_out[:, unit].tolist(), slow_out[:, unit].tolist()
+    return f"compiled and plain Python disagree for {function.name}({call}): {fast} and {slow}"
 
 
 def _sample_arguments(n_args: int, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Arguments over the ranges of temperatures, percentages, pressures and switches; the same every time. Shape (n_args, count)."""
+    """Arguments over the ranges of temperatures, percentages, pressures and switches; the same every time. Shape
+    (n_args, count).
+    """
     source = random.Random(20)  # noqa: S311  (test values, no secret)
     corners = (0.0, 1.0, -1.0, 20.0, 100.0, 1e9, float("nan"), float("inf"), float("-inf"))
     spans = itertools.cycle(((10.0, 35.0), (0.0, 100.0), (-40.0, 60.0), (0.0, 1.0), (-2000.0, 2000.0)))
     columns = []
     for _ in range(count):
         low, high = next(spans)
-        columns.append([source.choice(corners) if source.random() < 0.1 else source.uniform(low, high) for _ in range(n_args)])
+        columns.append(
+            [source.choice(corners) if source.random() < 0.1 else source.uniform(low, high) for _ in range(n_args)]
+        )
     return np.ascontiguousarray(np.array(columns, dtype=np.float64).reshape(count, n_args).T)
 
 

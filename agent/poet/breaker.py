@@ -15,7 +15,10 @@ OPEN_S: Final = 30.0
 
 
 class CircuitBreaker:
-    """Closed: calls pass. Open: refused at once. Half-open: after ``open_s`` one call passes; its end closes or opens the circuit again."""
+    """Closed: calls pass.
+
+    Open: refused at once. Half-open: after ``open_s`` one call passes; its end closes or opens the circuit again.
+    """
 
     __slots__ = ("_clock", "_lock", "_open_s", "_opened", "_probing", "_threshold", "failures")
 
@@ -50,7 +53,9 @@ class CircuitBreaker:
                 self._probing = True
                 return
             wait = max(0.0, self._opened + self._open_s - self._clock())
-        raise CircuitOpenError(f"{function} failed {self.failures} times in a row: not called, next try in {wait:.0f} s")
+        raise CircuitOpenError(
+            f"{function} failed {self.failures} times in a row: not called, next try in {wait:.0f} s"
+        )
 
     def succeeded(self) -> None:
         """A call was good."""

@@ -1,4 +1,6 @@
-"""``@poet``: wraps a function in Perceive, Operate, Enforce and Train without changing its name, signature or return type."""
+"""``@poet``: wraps a function in Perceive, Operate, Enforce and Train without changing its name, signature or return
+type.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ def poet(
     *,
     domain: str | None = None,
     retries: int | None = None,
-    timeout: float | None | types.EllipsisType = ...,
+    timeout: float | types.EllipsisType | None = ...,
     learning: bool | str | LearningMode | None = None,
     interrupts: str | InterruptMode | None = None,
     profile: str | None = None,
@@ -34,11 +36,13 @@ def poet(
     Args:
         domain: the plugin that checks inputs and results; None: the general part only.
         retries: tries after the first, with exponential backoff and jitter (default 3).
-        timeout: seconds for all tries together (default 30; None: no limit). The work is really stopped, see :mod:`agent.poet.alarm`.
+        timeout: seconds for all tries together (default 30; None: no limit). The work is really stopped, see
+            :mod:`agent.poet.alarm`.
         learning: True or "on", False or "off", "batch", "hybrid".
-        interrupts: "off", "auto", "on", "on_error", "on_critical": when a person is asked (see :mod:`agent.poet.interrupts`).
+        interrupts: "off", "auto", "on", "on_error", "on_critical": when a person is asked.
         profile: "development", "production", "research" or "realtime"; what is given besides wins.
-        isolation: "process" runs each call in a child process that is killed at the deadline: for C code that cannot be stopped.
+        isolation: "process" runs each call in a child process that is killed at the deadline: for C code that cannot be
+            stopped.
         adaptive_timeout: shorten the timeout to a multiple of what the function usually takes.
         timing: clock, sleep and chance, for tests.
 
@@ -59,11 +63,15 @@ def poet(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         if not isinstance(function, types.FunctionType):
-            raise SettingsError(f"@poet needs a function, not {type(function).__name__}: decorate methods in their class, under @staticmethod")
+            raise SettingsError(
+                f"@poet needs a function, not {type(function).__name__}: put it under @staticmethod, not over it"
+            )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise SettingsError(f"@poet cannot wrap the generator {function.__qualname__}: return the values instead")
         if inspect.iscoroutinefunction(function) and settings.isolation == "process":
-            raise SettingsError(f"{function.__qualname__} is a coroutine function: isolation='process' needs a plain one")
+            raise SettingsError(
+                f"{function.__qualname__} is a coroutine function: isolation='process' needs a plain one"
+            )
         handle = Handle(function, None if domain is None else find_plugin(domain), settings)
 
         if inspect.iscoroutinefunction(function):

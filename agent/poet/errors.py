@@ -8,7 +8,10 @@ class PoetError(Exception):
 
 
 class PerceiveError(PoetError):
-    """An input cannot be believed: missing, not a number, out of range, of the wrong kind. ``causes`` lists every one."""
+    """An input cannot be believed: missing, not a number, out of range, of the wrong kind.
+
+    ``causes`` lists every one.
+    """
 
     def __init__(self, function: str, causes: tuple[str, ...]) -> None:
         super().__init__(f"{function}: {'; '.join(causes)}")

@@ -1,4 +1,5 @@
-"""What a compiled function depends on: its code, the functions it calls, and every global value the compiler freezes into it.
+"""What a compiled function depends on: its code, the functions it calls, and every global value the compiler freezes
+into it.
 
 Numba treats globals as constants. A build is only valid for the values it was built with, so they are part of its key.
 """

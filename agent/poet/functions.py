@@ -1,4 +1,7 @@
-"""Control functions by name: ``domain.function`` of a plugin, or ``module:function`` of the site. Imports site code: operate and compile only."""
+"""Control functions by name: ``domain.function`` of a plugin, or ``module:function`` of the site.
+
+Imports site code: operate and compile only.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +43,25 @@ class ControlFunction:
         """From a function, decorated with ``@poet`` or not.
 
         Raises:
-            FunctionShapeError: it is async, takes ``*args``, has a default that is no number, or its result cannot be understood.
+            FunctionShapeError: it is async, takes ``*args``, has a default that is no number, or its result cannot be
+                understood.
         """
         handle = getattr(function, POET_ATTRIBUTE, None)
         plain = getattr(handle, "plain", function)
         if not isinstance(plain, types.FunctionType):
             raise FunctionShapeError(f"{name or function!r} is a {type(plain).__name__}, not a function")
-        if inspect.iscoroutinefunction(plain) or inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
-            raise FunctionShapeError(f"{plain.__qualname__} is async or a generator: a control function answers at once, write it with def and return")
+        if (
+            inspect.iscoroutinefunction(plain)
+            or inspect.isgeneratorfunction(plain)
+            or inspect.isasyncgenfunction(plain)
+        ):
+            raise FunctionShapeError(
+                f"{plain.__qualname__} is async or a generator: a control function answers at once, with return"
+            )
         names, defaults = parameters(plain)
-        return cls(name or plain.__qualname__, plain, names, defaults, result_shape(plain), getattr(handle, "plugin", None))
+        return cls(
+            name or plain.__qualname__, plain, names, defaults, result_shape(plain), getattr(handle, "plugin", None)
+        )
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -57,7 +69,7 @@ class ControlFunction:
         return self.shape.fields
 
     def batch(self, mode: str) -> BatchKernel:
-        """The function as one call for many units; see :mod:`agent.poet.batch`. It falls back to Python and says why."""
+        """The function as one call for many units (:mod:`agent.poet.batch`); in Python, with the reason, if it must."""
         from agent.poet.batch import make_batch
 
         return make_batch(self, mode)
@@ -99,9 +111,11 @@ def _import(module_name: str, spec: str) -> types.ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise FunctionNotFoundError(f"{spec}: there is no module {error.name!r} on the site's python_path") from error
+            raise FunctionNotFoundError(
+                f"{spec}: there is no module {error.name!r} on the site's python_path"
+            ) from error
         raise FunctionImportError(f"{spec}: {module_name} imports {error.name!r}, which is not installed") from error
-    except Exception as error:  # noqa: BLE001  (site code may raise anything while it is imported)
+    except Exception as error:
         raise FunctionImportError(f"{spec}: {_origin(error)}: {type(error).__name__}: {error}") from error
 
 

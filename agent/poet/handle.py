@@ -1,4 +1,6 @@
-"""The loop around one function: Perceive, Operate, Enforce, Train. It is the attribute ``poet`` of the decorated function."""
+"""The loop around one function: Perceive, Operate, Enforce, Train. It is the attribute ``poet`` of the decorated
+function.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ class Handle:
     """One function's loop and what is known of its calls.
 
     Attributes:
-        share: the part of the calls that go through POET, 0.0 (switched off) to 1.0. The others run the plain function; for a function
-            that commands equipment they get the fail-safe command, because nothing unchecked may reach equipment.
+        share: the part of the calls that go through POET, 0.0 (switched off) to 1.0. The others run the plain function;
+            for a function that commands equipment they get the fail-safe command, because nothing unchecked may reach
+            equipment.
         last_verdict: of the latest call that ended, in whatever thread.
     """
 
@@ -62,7 +65,7 @@ class Handle:
             while True:
                 try:
                     result = self.operate.call(prepared.args, prepared.kwargs, accept)
-                except Exception as error:  # noqa: BLE001  (the steps decide: a correction, the fail-safe command, or the error itself)
+                except Exception as error:  # noqa: BLE001  (the steps decide what becomes of it)
                     prepared, accept = steps.throw(error)
                 else:
                     prepared, accept = steps.send(result)
@@ -92,10 +95,11 @@ class Handle:
                 return end.value
 
     def _steps(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[tuple[Call, Accept | None], Any, Any]:
-        """What surrounds Operate, for both kinds of function: yields a call to make, is sent its result or thrown its error.
+        """What surrounds Operate, for both kinds of function: yields a call to make, is sent its result or thrown its
+        error.
 
-        Returns the result; raises TypeError for arguments the function does not take, and every other failure unless there is a
-        fail-safe command for it.
+        Returns the result; raises TypeError for arguments the function does not take, and every other failure unless
+        there is a fail-safe command for it.
         """
         started = time.perf_counter()
         named = self._arguments.named(args, kwargs)
@@ -154,7 +158,9 @@ class Handle:
         accept = self._acceptance(inputs)
         if accept is not None:
             accept(decision.value)
-        self._close(CallVerdict(Outcome.OVERRIDDEN, (f"a person gave {decision.value!r}",)), inputs, decision.value, started)
+        self._close(
+            CallVerdict(Outcome.OVERRIDDEN, (f"a person gave {decision.value!r}",)), inputs, decision.value, started
+        )
         return decision.value
 
     def _fallback(self, error: Exception, decision: Decision | None, inputs: Mapping[str, Any], started: float) -> Any:
@@ -196,7 +202,9 @@ class Handle:
             elif not self.settings.audit:
                 self._log("info", verdict, duration_s)
         if self.trainer.active:
-            self.trainer.record(CallRecord(self.name, verdict.outcome.value, verdict.causes, inputs, result, duration_s))
+            self.trainer.record(
+                CallRecord(self.name, verdict.outcome.value, verdict.causes, inputs, result, duration_s)
+            )
 
     def _log(self, level: str, verdict: CallVerdict, duration_s: float) -> None:
         getattr(logger(), level)(

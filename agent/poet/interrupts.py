@@ -1,4 +1,7 @@
-"""Interrupts: a person looks at a call, corrects it, guides it or overrides it. What a person gives passes Enforce like anything else."""
+"""Interrupts: a person looks at a call, corrects it, guides it or overrides it.
+
+What a person gives passes Enforce like anything else.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,9 @@ class Decision:
 
 
 Handler = Callable[[Interrupt], "Decision | None"]
-"""Asks a person; None: go on. Called in the call's own thread, the call waits for it; deadlines cover the function only."""
+"""Asks a person; None: go on. Called in the call's own thread, the call waits for it; deadlines cover the function
+only.
+"""
 
 
 class _InUse:

@@ -1,7 +1,8 @@
-"""Stop anything, also C code that holds the interpreter's lock: the call runs in a forked child that is killed at its deadline.
+"""Stop anything, also C code that holds the interpreter's lock: the call runs in a forked child that is killed at its
+deadline.
 
-The result comes back over a pipe as JSON: numbers, texts, lists, dicts, None, and commands (named tuples), nothing else. What the
-call changes in memory stays in the child. POSIX only.
+The result comes back over a pipe as JSON: numbers, texts, lists, dicts, None, and commands (named tuples), nothing
+else. What the call changes in memory stays in the child. POSIX only.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ LONGEST_ANSWER: Final = 4 * 1024 * 1024
 """Bytes. A child that says more is broken."""
 
 
-def call(function: str, timeout: float | None, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call(
+    function: str, timeout: float | None, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """Do the work in a child process, killed after ``timeout`` seconds.
 
     Raises:
         DeadlineExceededError: it was killed.
         IsolatedCallError: it crashed, or its result is not of the kinds above.
-        Exception: what the work raised, as the same type if that is a built-in one that takes one text, else as IsolatedCallError.
+        Exception: what the work raised, as the same type if that is a built-in one that takes one text, else as
+            IsolatedCallError.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -80,7 +84,10 @@ def _read(reader: int, deadline: float | None) -> bytes | None:
 
 def _packed(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {"command": [type(value).__module__, type(value).__qualname__], "values": [_packed(item) for item in value]}
+        return {
+            "command": [type(value).__module__, type(value).__qualname__],
+            "values": [_packed(item) for item in value],
+        }
     if isinstance(value, tuple):
         return {"tuple": [_packed(item) for item in value]}
     if isinstance(value, dict):
@@ -89,7 +96,10 @@ def _packed(value: Any) -> Any:
         return [_packed(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"a result of type {type(value).__name__} cannot leave an isolated call: return numbers, texts, lists, dicts or a command")
+    raise TypeError(
+        f"a result of type {type(value).__name__} cannot leave an isolated call: "
+        "return numbers, texts, lists, dicts or a command"
+    )
 
 
 def _unpack(function: str, answer: dict[str, Any]) -> Any:

@@ -1,4 +1,7 @@
-"""The loop's log. structlog is imported at the first event: a decorated function that never logs does not pay for it."""
+"""The loop's log.
+
+structlog is imported at the first event: a decorated function that never logs does not pay for it.
+"""
 
 from __future__ import annotations
 

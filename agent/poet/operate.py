@@ -1,4 +1,6 @@
-"""Operate: call the function, stop it when its time is up, try again when it fails, and leave it alone when it keeps failing."""
+"""Operate: call the function, stop it when its time is up, try again when it fails, and leave it alone when it keeps
+failing.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from agent.poet.settings import Settings
 from agent.poet.worker_thread import ThreadGuard
 
 Accept = Callable[[Any], None]
-"""Enforce's word on a result: raises EnforceError if it is not allowed. A refused result is tried again like an exception."""
+"""Enforce's word on a result: raises EnforceError if it is not allowed.
+
+A refused result is tried again like an exception.
+"""
 
 
 class Operate:
@@ -36,7 +41,8 @@ class Operate:
         """Call the function until a result is accepted.
 
         Raises:
-            DeadlineExceededError, StillRunningError, CircuitOpenError, IsolatedCallError, EnforceError, or what the function raised last.
+            DeadlineExceededError, StillRunningError, CircuitOpenError, IsolatedCallError, EnforceError, or what the
+            function raised last.
         """
         breaker = self.breaker
         if breaker.failures:
@@ -56,7 +62,10 @@ class Operate:
         return result
 
     async def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any], accept: Accept | None = None) -> Any:
-        """The same for a coroutine function. A coroutine that blocks the event loop cannot be stopped; one that awaits can."""
+        """The same for a coroutine function.
+
+        A coroutine that blocks the event loop cannot be stopped; one that awaits can.
+        """
         if self.breaker.failures:
             self.breaker.admit(self._name)
         started = self._timing.monotonic()
@@ -69,7 +78,9 @@ class Operate:
                     accept(result)
             except Exception as error:  # noqa: BLE001  (as above)
                 failures += 1
-                await self._timing.sleep_async(self._wait(error, failures, timeout, self._timing.monotonic() - started, args, kwargs))
+                await self._timing.sleep_async(
+                    self._wait(error, failures, timeout, self._timing.monotonic() - started, args, kwargs)
+                )
             else:
                 break
         if self.breaker.failures:
@@ -112,29 +123,39 @@ class Operate:
             return alarm.call(self._name, timeout, self._function, args, kwargs)
         return self.guard.call(timeout, self._function, args, kwargs)
 
-    async def _once_async(self, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None) -> Any:
-        if timeout is None:
+    async def _once_async(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit_s: float | None) -> Any:
+        if limit_s is None:
             return await self._function(*args, **kwargs)
-        limit = asyncio.timeout(timeout)
+        limit = asyncio.timeout(limit_s)
         try:
             async with limit:
                 result = await self._function(*args, **kwargs)
         except TimeoutError as error:
             if limit.expired():
-                raise DeadlineExceededError(f"{self._name} did not answer within {timeout:g} s and was cancelled") from error
+                raise DeadlineExceededError(
+                    f"{self._name} did not answer within {limit_s:g} s and was cancelled"
+                ) from error
             raise
         if limit.expired():  # it swallowed its cancellation
-            raise DeadlineExceededError(f"{self._name} answered only after its {timeout:g} s were up")
+            raise DeadlineExceededError(f"{self._name} answered only after its {limit_s:g} s were up")
         return result
 
     def _wait(
-        self, error: Exception, failures: int, timeout: float | None, elapsed: float, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        error: Exception,
+        failures: int,
+        timeout: float | None,
+        elapsed: float,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> float:
         """Seconds to wait before the next try. Raises the error if there is none."""
         if isinstance(error, CircuitOpenError | StillRunningError):
             raise error
         if isinstance(error, TypeError):
-            inspect.signature(self._function).bind(*args, **kwargs)  # a wrong call is the caller's error, not the function's failure
+            inspect.signature(self._function).bind(
+                *args, **kwargs
+            )  # a wrong call is the caller's error, not the function's failure
         wait = backoff.delay(failures, self._timing.random())
         out_of_time = timeout is not None and elapsed + wait >= timeout
         if failures > self._settings.retries or out_of_time or isinstance(error, DeadlineExceededError):

@@ -1,6 +1,7 @@
 """Learned parameters: where they come from, and how what happened gets to whoever learns.
 
-The store is any object with ``get`` and ``record``. It is asked at every call, so what it learned is used by the very next one.
+The store is any object with ``get`` and ``record``. It is asked at every call, so what it learned is used by the very
+next one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ KEPT_RECORDS: Final = 1000
 
 
 class CallRecord(NamedTuple):
-    """What is handed to a learner of one call: good or bad, failures train too. ``score`` is a person's or a meter's judgement, if any."""
+    """What is handed to a learner of one call: good or bad, failures train too.
+
+    ``score`` is a person's or a meter's judgement, if any.
+    """
 
     function: str
     outcome: str
@@ -29,7 +33,10 @@ class ParameterStore(Protocol):
     """Where learned parameters come from and records go."""
 
     def get(self, function: str, name: str) -> float | None:
-        """The value in force of a keyword parameter, None for the function's own default. Must be quick: it is in the call's path."""
+        """The value in force of a keyword parameter, None for the function's own default.
+
+        Must be quick: it is in the call's path.
+        """
 
     def record(self, record: CallRecord) -> None:
         """Take note of a call."""
@@ -75,5 +82,5 @@ IN_USE: Final = _InUse()
 
 
 def use_parameters(store: ParameterStore | None) -> None:
-    """Let every ``@poet`` function of this process take its learned parameters from this store; None: none is learned."""
+    """Let every ``@poet`` function of this process take its learned parameters from this store (None: from none)."""
     IN_USE.store = store

@@ -42,7 +42,9 @@ class PerceivePoint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PerceiveTable:
-    """What each point may be; arrays of shape (n_points,), frozen. NaN switches a check off. Order as the kernel's arguments."""
+    """What each point may be; arrays of shape (n_points,), frozen. NaN switches a check off. Order as the kernel's
+    arguments.
+    """
 
     low: Floats
     high: Floats
@@ -67,7 +69,15 @@ class PerceiveTable:
 
     def columns(self) -> tuple[Floats, ...]:
         """The arrays in the order of the kernel's arguments."""
-        return (self.low, self.high, self.stale_after_s, self.max_change_per_s, self.stuck_after_s, self.smooth_s, self.fallback)
+        return (
+            self.low,
+            self.high,
+            self.stale_after_s,
+            self.max_change_per_s,
+            self.stuck_after_s,
+            self.smooth_s,
+            self.fallback,
+        )
 
 
 @dataclass(frozen=True, slots=True)

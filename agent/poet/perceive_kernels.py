@@ -1,7 +1,8 @@
 """Perceive, as one kernel over every input point of the site.
 
-A predicate is written so that NaN fails it: ``not (low <= v <= high)``. Nothing here allocates, raises or knows a protocol.
-The codes are those of ``safety.values.Quality`` and ``Reason`` (a test compares them), repeated because a kernels module stands alone.
+A predicate is written so that NaN fails it: ``not (low <= v <= high)``. Nothing here allocates, raises or knows a
+protocol. The codes are those of ``safety.values.Quality`` and ``Reason`` (a test compares them), repeated because a
+kernels module stands alone.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def fault(
 ) -> int:
     """Why a sample must not be believed, or OK. The first cause in the order of the checks is the one reported.
 
-    The rate is judged against the last accepted sample, over the time between the two. It is not judged across a gap longer than
-    ``stale_after_s``: nothing is known of what happened in it, so the first plausible value after it is the new anchor.
+    The rate is judged against the last accepted sample, over the time between the two. It is not judged across a gap
+    longer than ``stale_after_s``: nothing is known of what happened in it, so the first plausible value after it is the
+    new anchor.
     """
     if reason == NEVER_READ:
         return NEVER_READ
@@ -106,8 +108,8 @@ def perceive(
         smooth_s: time constant of a first-order filter over accepted samples, s (NaN, inf or 0: none). Backward Euler,
             y += dt / (tau + dt) * (v - y): stable for every dt.
         fallback: stands in for a bad value, with quality UNCERTAIN (NaN or inf: none).
-        state_value, state_time, state_changed: last accepted sample, its time, and when the value last changed (in and out;
-            NaN = nothing accepted yet).
+        state_value, state_time, state_changed: last accepted sample, its time, and when the value last changed (in and
+            out; NaN = nothing accepted yet).
         filtered: the filter's memory (in and out).
         value, quality, reason: the result. A bad value without fallback is NaN.
     """

@@ -1,7 +1,7 @@
 """Domain plugins: the part of POET that knows a field. The base class and the registry of those there are.
 
-A plugin is found by its domain's name: the built-in ones, imported when first asked for, and those of other packages by the entry-point
-group ``poetd.domains`` (each names a :class:`DomainPlugin` class).
+A plugin is found by its domain's name: the built-in ones, imported when first asked for, and those of other packages by
+the entry-point group ``poetd.domains`` (each names a :class:`DomainPlugin` class).
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _BUILT_IN: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class PluginMetadata:
-    """What a plugin says of itself. ``compatibility`` is the range of poetd versions, as in a requirement (``>=0.1,<1``)."""
+    """What a plugin says of itself.
+
+    ``compatibility`` is the range of poetd versions, as in a requirement (``>=0.1,<1``).
+    """
 
     name: str
     version: str
@@ -40,7 +43,10 @@ class PluginMetadata:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What one input is: its unit (UCUM) and the believable range in that unit, both ends included. Declared, never guessed."""
+    """What one input is: its unit (UCUM) and the believable range in that unit, both ends included.
+
+    Declared, never guessed.
+    """
 
     unit: str
     low: float
@@ -65,13 +71,18 @@ class CallContext:
 
 
 class DomainPlugin(ABC):
-    """Base of every domain. One instance serves all functions of the domain, from any thread: keep no state of a call in it."""
+    """Base of every domain.
+
+    One instance serves all functions of the domain, from any thread: keep no state of a call in it.
+    """
 
     metadata: ClassVar[PluginMetadata]
     inputs: ClassVar[Mapping[str, InputSpec]] = MappingProxyType({})
     """Inputs the domain knows, by parameter name. Others are passed on, but never as None or NaN."""
     commands_equipment: ClassVar[bool] = False
-    """Whether the results act on equipment: then every failure ends in :meth:`fail_safe`, never in an exception or a raw value."""
+    """Whether the results act on equipment: then every failure ends in :meth:`fail_safe`, never in an exception or a
+    raw value.
+    """
     functions_module: ClassVar[str] = ""
     """The module in which a site's ``domain.function`` is looked up."""
 
@@ -83,7 +94,8 @@ class DomainPlugin(ABC):
         """Check the inputs and return those to call the function with.
 
         Args:
-            args: positional arguments that have no name (of a function with ``*args``); they reach the function as they are.
+            args: positional arguments that have no name (of a function with ``*args``); they reach the function as they
+                are.
             kwargs: every other argument by its parameter's name, however the caller passed it.
 
         Raises:
@@ -99,7 +111,8 @@ class DomainPlugin(ABC):
         """Every reason why this result is not allowed; empty if it is. Must not change the result."""
 
     def fail_safe(self, command: type | None, reason: str) -> Any:
-        """The command that leaves the equipment safe. ``command`` is the class the function returns, where that is known.
+        """The command that leaves the equipment safe. ``command`` is the class the function returns, where that is
+        known.
 
         Raises:
             PluginError: the domain commands no equipment, or does not know the class.
@@ -122,9 +135,6 @@ class DomainPlugin(ABC):
     def get_domain_metrics(self) -> Mapping[str, float]:
         """Figures of the domain for telemetry."""
         return {}
-
-    def cleanup(self) -> None:
-        """Release what the plugin holds. Called once when the process ends."""
 
     def _named_causes(self, inputs: Mapping[str, Any]) -> list[str]:
         causes = []
@@ -166,7 +176,9 @@ def find_plugin(domain: str) -> DomainPlugin:
         hint = f", did you mean {near[0]}?" if near else f"; there are: {', '.join(known_domains())}"
         raise PluginError(f"there is no domain {domain!r}{hint}")
     if len({entry.value for entry in found}) > 1:
-        raise PluginError(f"two packages bring the domain {domain!r} ({', '.join(entry.value for entry in found)}): uninstall one")
+        raise PluginError(
+            f"two packages bring the domain {domain!r} ({', '.join(entry.value for entry in found)}): uninstall one"
+        )
     return _instance(domain, _load(found[0]), found[0].value)
 
 
@@ -178,7 +190,7 @@ def known_domains() -> tuple[str, ...]:
 def _load(entry: EntryPoint) -> object:
     try:
         return entry.load()
-    except Exception as error:  # noqa: BLE001  (another package's code may raise anything while it is imported)
+    except Exception as error:
         raise PluginError(f"domain {entry.name!r}: {entry.value} cannot be imported: {error}") from error
 
 

@@ -1,11 +1,13 @@
-"""What ``@poet(...)`` can be told, checked once when the function is decorated, and the profiles that set it all at once."""
+"""What ``@poet(...)`` can be told, checked once when the function is decorated, and the profiles that set it all at
+once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -57,7 +59,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the loop around one function is told. ``retries`` counts the tries after the first; ``timeout`` covers them all, in s."""
+    """Everything the loop around one function is told.
+
+    ``retries`` counts the tries after the first; ``timeout`` covers them all, in s.
+    """
 
     retries: int = 3
     timeout: float | None = 30.0
@@ -70,7 +75,7 @@ class Settings:
     timing: Timing = Timing()
 
 
-PROFILES: Final = MappingProxyType(
+PROFILES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "development": {"retries": 1, "learning": "off", "interrupts": "on", "timeout": 30.0},
         "production": {"retries": 3, "learning": "on", "interrupts": "auto", "timeout": 30.0, "audit": True},
@@ -89,7 +94,7 @@ def make_settings(profile: str | None, given: dict[str, Any]) -> Settings:
     """
     if profile is not None and profile not in PROFILES:
         raise SettingsError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
-    chosen: dict[str, Any] = {**(PROFILES[profile] if profile else {}), **given}
+    chosen = {**(PROFILES[profile] if profile else {}), **given}
     if "learning" in chosen:
         chosen["learning"] = _learning(chosen["learning"])
     if "interrupts" in chosen:
@@ -98,7 +103,9 @@ def make_settings(profile: str | None, given: dict[str, Any]) -> Settings:
     if isinstance(settings.retries, bool) or not isinstance(settings.retries, int) or not 0 <= settings.retries <= 100:
         raise SettingsError(f"retries must be a whole number from 0 to 100, not {settings.retries!r}")
     if settings.timeout is not None and not 0.0 < settings.timeout <= 86_400.0:
-        raise SettingsError(f"timeout must be a number of seconds above 0 and at most a day, or None, not {settings.timeout!r}")
+        raise SettingsError(
+            f"timeout must be a number of seconds above 0 and at most a day, or None, not {settings.timeout!r}"
+        )
     if settings.isolation not in ("none", "process"):
         raise SettingsError(f"isolation {settings.isolation!r} is not one of none, process")
     return settings
@@ -114,4 +121,6 @@ def _one_of(kind: type[Choice], name: str, value: Any) -> Choice:
     try:
         return kind(value)
     except ValueError:
-        raise SettingsError(f"{name} {value!r} is not one of {', '.join(str(choice.value) for choice in kind)}") from None
+        raise SettingsError(
+            f"{name} {value!r} is not one of {', '.join(str(choice.value) for choice in kind)}"
+        ) from None

@@ -1,6 +1,7 @@
 """What a control function takes and gives, found without calling it: its parameters, and the fields of its result.
 
-A result is a float, a tuple or dict of floats, or a *command class*: a NamedTuple or dataclass of numbers with at most one text.
+A result is a float, a tuple or dict of floats, or a *command class*: a NamedTuple or dataclass of numbers with at most
+one text.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def command_shape(cls: object) -> ResultShape | None:
     texts = tuple(name for name in names if _is_text(cls.__annotations__.get(name)))
     if len(texts) > 1 or len(texts) == len(names):
         return None
-    return ResultShape(ResultKind.COMMAND, tuple(name for name in names if name not in texts), texts[0] if texts else None, cls)
+    return ResultShape(
+        ResultKind.COMMAND, tuple(name for name in names if name not in texts), texts[0] if texts else None, cls
+    )
 
 
 def command_of(plain: Function) -> type | None:
@@ -82,7 +85,11 @@ def result_shape(plain: Function) -> ResultShape:
         raise FunctionShapeError(f"{plain.__qualname__} returns different forms in different places: {forms}")
     if found:
         return found.pop()
-    used = {shape for shape in (command_shape(plain.__globals__.get(name)) for name in plain.__code__.co_names) if shape is not None}
+    used = {
+        shape
+        for shape in (command_shape(plain.__globals__.get(name)) for name in plain.__code__.co_names)
+        if shape is not None
+    }
     if len(used) == 1:
         return used.pop()
     return ResultShape(ResultKind.NUMBER, (SINGLE_FIELD,))
@@ -98,18 +105,22 @@ def parameters(plain: Function) -> tuple[tuple[str, ...], Mapping[str, float]]:
     defaults: dict[str, float] = {}
     for parameter in inspect.signature(plain).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise FunctionShapeError(f"{plain.__qualname__} takes {parameter}: name every parameter, each is bound to a point or a number")
+            raise FunctionShapeError(
+                f"{plain.__qualname__} takes {parameter}: name every parameter, each is bound to a point or a number"
+            )
         names.append(parameter.name)
         if parameter.default is parameter.empty:
             continue
         if not isinstance(parameter.default, int | float):
-            raise FunctionShapeError(f"{plain.__qualname__}: the default of {parameter.name} must be a number, not {parameter.default!r}")
+            raise FunctionShapeError(
+                f"{plain.__qualname__}: the default of {parameter.name} must be a number, not {parameter.default!r}"
+            )
         defaults[parameter.name] = float(parameter.default)
     return tuple(names), types.MappingProxyType(defaults)
 
 
 def _is_text(annotation: object) -> bool:
-    """Whether a field is annotated as str, as itself or as the text that ``from __future__ import annotations`` leaves."""
+    """Whether a field is annotated as str: as the type, or as the text that postponed annotations leave."""
     return getattr(annotation, "__forward_arg__", annotation) in (str, "str")
 
 

@@ -1,4 +1,7 @@
-"""Train, the decorator's side: learned parameters into the next call, records of calls out to the store. It never fails a call."""
+"""Train, the decorator's side: learned parameters into the next call, records of calls out to the store.
+
+It never fails a call.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CallVerdict:
-    """The outcome of one call, every cause of it, and whether the fail-safe command was returned in place of a result."""
+    """The outcome of one call, every cause of it, and whether the fail-safe command was returned instead."""
 
     outcome: Outcome
     causes: tuple[str, ...] = ()
@@ -41,7 +41,11 @@ def verdict_of(error: Exception, fail_safe: bool) -> CallVerdict:
     if isinstance(error, PerceiveError | EnforceError):
         outcome = Outcome.INPUT_REFUSED if isinstance(error, PerceiveError) else Outcome.OUTPUT_REFUSED
         return CallVerdict(outcome, error.causes, fail_safe)
-    outcomes = ((DeadlineExceededError, Outcome.TIMED_OUT), (StillRunningError, Outcome.STILL_RUNNING), (CircuitOpenError, Outcome.CIRCUIT_OPEN))
+    outcomes = (
+        (DeadlineExceededError, Outcome.TIMED_OUT),
+        (StillRunningError, Outcome.STILL_RUNNING),
+        (CircuitOpenError, Outcome.CIRCUIT_OPEN),
+    )
     outcome = next((outcome for kind, outcome in outcomes if isinstance(error, kind)), Outcome.FAILED)
     text = str(error) if outcome is not Outcome.FAILED else f"{type(error).__name__}: {error}"
     return CallVerdict(outcome, (text,), fail_safe)

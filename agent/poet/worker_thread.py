@@ -1,7 +1,7 @@
 """Stop Python code outside the main thread: it runs in a thread of its own, which is made to raise when its time is up.
 
-The caller gets its answer in time whatever the work does. The work ends at its next bytecode; until it really has, the function is
-refused, so that leftovers cannot pile up. A blocking call into C is only left when it returns.
+The caller gets its answer in time whatever the work does. The work ends at its next bytecode; until it really has, the
+function is refused, so that leftovers cannot pile up. A blocking call into C is only left when it returns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class Job:
         self._result: Any = None
         self._error: BaseException | None = None
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=self._run, args=(context, work, args, kwargs), name="poet-call", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(context, work, args, kwargs), name="poet-call", daemon=True
+        )
 
     def wait(self, timeout: float) -> bool:
         """Start, and wait until the work has ended or the time is up. True if it has ended."""
@@ -77,7 +79,9 @@ class ThreadGuard:
     def require_idle(self) -> None:
         """Raise StillRunningError while :attr:`busy`."""
         if self._leftovers:
-            raise StillRunningError(f"{self._function} is still running from a call that missed its deadline: not called again until it has ended")
+            raise StillRunningError(
+                f"{self._function} still runs from a call that missed its deadline: not called until it has ended"
+            )
 
     def call(self, timeout: float, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do the work in a thread of its own and answer within ``timeout`` seconds.

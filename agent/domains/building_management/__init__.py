@@ -1,4 +1,4 @@
-"""Building management: HVAC commands, what POET knows of buildings, and control functions for zones and air handlers."""
+"""Building management: HVAC commands, what POET knows of buildings, control functions for zones and air handlers."""
 
 from agent.domains.building_management.air_handler import air_handler
 from agent.domains.building_management.commands import AirHandlerCommand, HVACCommand

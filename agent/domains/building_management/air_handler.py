@@ -1,4 +1,4 @@
-"""Air handler: supply air at its set-point with a fan, a mixing box with economizer, a heating coil and a cooling coil."""
+"""Air handler: supply air at its set-point with a fan, a mixing box with economizer, a heating and a cooling coil."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def air_handler(
 ) -> AirHandlerCommand:
     """Hold the supply air temperature while the building is occupied; everything off and closed while it is not.
 
-    The mixed air is computed from the damper (balance of sensible heat: mixed = x * outdoor + (1 - x) * return), the coil makes up what is
-    missing to the set-point, and the measured supply temperature corrects it. Heating and cooling come from one signed demand, so they
-    can never be open together.
+    The mixed air is computed from the damper (balance of sensible heat: mixed = x * outdoor + (1 - x) * return), the
+    coil makes up what is missing to the set-point, and the measured supply temperature corrects it. Heating and cooling
+    come from one signed demand, so they can never be open together.
 
     Args:
         supply_temp, supply_setpoint, outdoor_temp, return_temp: degrees Celsius.
@@ -50,7 +50,11 @@ def air_handler(
     mixed = return_temp + damper / 100.0 * (outdoor_temp - return_temp)
     demand = (target - mixed) + (target - supply_temp)
     if demand > deadband:
-        return AirHandlerCommand(1, fan_speed, damper, min(100.0, 100.0 * (demand - deadband) / heating_span), 0, "Heating")
+        return AirHandlerCommand(
+            1, fan_speed, damper, min(100.0, 100.0 * (demand - deadband) / heating_span), 0, "Heating"
+        )
     if demand < -deadband:
-        return AirHandlerCommand(1, fan_speed, damper, 0, min(100.0, 100.0 * (-demand - deadband) / cooling_span), "Cooling")
+        return AirHandlerCommand(
+            1, fan_speed, damper, 0, min(100.0, 100.0 * (-demand - deadband) / cooling_span), "Cooling"
+        )
     return AirHandlerCommand(1, fan_speed, damper, 0, 0, "Economizer" if economizer else "Maintaining")

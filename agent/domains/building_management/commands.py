@@ -1,4 +1,7 @@
-"""The commands of building control functions. Tuples with names: they compare, unpack and print as such, and cannot be changed."""
+"""The commands of building control functions.
+
+Tuples with names: they compare, unpack and print as such, and cannot be changed.
+"""
 
 from __future__ import annotations
 

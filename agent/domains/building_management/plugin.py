@@ -1,4 +1,4 @@
-"""What POET knows of buildings: the inputs' units and believable ranges, what a command may be, and where it is safe."""
+"""What POET knows of buildings: the inputs' units and believable ranges, what a command may be, and what is safe."""
 
 from __future__ import annotations
 
@@ -78,7 +78,12 @@ class BuildingManagement(DomainPlugin):
 
     def get_learning_hints(self, context: Mapping[str, Any]) -> dict[str, Any]:
         del context
-        return {"objective": "energy", "subject_to": {"discomfort": 0.0}, "time_constant_s": 3600.0, "slowest_s": 24 * 3600.0}
+        return {
+            "objective": "energy",
+            "subject_to": {"discomfort": 0.0},
+            "time_constant_s": 3600.0,
+            "slowest_s": 24 * 3600.0,
+        }
 
     def get_performance_optimizations(self) -> dict[str, Any]:
         return {"batch": True, "deterministic": True}

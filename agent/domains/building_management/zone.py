@@ -30,7 +30,8 @@ def zone_temperature(
         current_temp, setpoint, outdoor_temp: degrees Celsius.
         occupancy: people, or 1 and 0; anything above 0 is occupied.
         bias: learned shift of the set-point, K.
-        setback: how far an empty zone may drift beyond the dead band, both ways: lower before it heats, higher before it cools, K.
+        setback: how far an empty zone may drift beyond the dead band, both ways: lower before it heats, higher before
+            it cools, K.
         deadband: neither heating nor cooling this close to the set-point, K to each side.
         gain: % of output per K beyond the dead band.
 
