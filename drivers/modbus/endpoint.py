@@ -44,7 +44,7 @@ class Endpoint:
             if fresh:
                 self._link = await self._connect(timeout_s)
             assert self._link is not None
-            self._link.window = min(self._windows.values(), default=window)
+            self._share()
             return fresh
 
     async def _connect(self, timeout_s: float) -> Link:
@@ -68,10 +68,16 @@ class Endpoint:
         """One user less; the last one out closes the connection. Never raises."""
         self._windows.pop(user, None)
         if self._windows:
+            self._share()
             return
         link, self._link = self._link, None
         if link is not None:
             await link.close()
+
+    def _share(self) -> None:
+        if self._link is not None:
+            self._link.window = min(self._windows.values(), default=1)
+            self._link.shared = len(self._windows) > 1
 
     async def exchange(self, transactions: Sequence[Transaction], timeout_s: float, *, urgent: bool = False) -> None:
         """Send all, wait until each has its reply or its error. ``timeout_s`` is the deadline of each, from the

@@ -18,7 +18,9 @@ from drivers.modbus.pdu import ERROR_FLAG, ModbusExceptionError
 from drivers.modbus.transaction import Batch, Transaction
 
 SILENT_AFTER: Final = 2
-"""Deadlines missed in a row, with no answer between, after which the connection counts as dead and is dropped."""
+"""Deadlines missed in a row, with no answer between, after which the connection counts as dead and is dropped. Where
+several units share it, at least two of them must be silent: one dead unit behind a gateway is not a dead gateway.
+"""
 ABANDONED_KEPT: Final = 64
 """How many given-up transaction ids are remembered. An answer to an older one ends the connection: safe too."""
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
@@ -32,6 +34,8 @@ class Link(MbapProtocol):
         super().__init__()
         self.where = where
         self.window = 1
+        self.shared = False
+        """Whether more than one device uses the connection."""
         self.late_replies = 0
         self.closed: asyncio.Future[None] = loop.create_future()
         self._loop = loop
@@ -40,6 +44,7 @@ class Link(MbapProtocol):
         self._abandoned: dict[int, None] = {}
         self._next_id = 0
         self._unanswered = 0
+        self._silent_units: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -107,7 +112,7 @@ class Link(MbapProtocol):
         if question is None:
             if transaction in self._abandoned:
                 del self._abandoned[transaction]
-                self._unanswered = 0
+                self._heard()
                 self.late_replies += 1
                 return
             self.drop(
@@ -126,7 +131,7 @@ class Link(MbapProtocol):
                 )
             )
             return
-        self._unanswered = 0
+        self._heard()
         assert question.sent is not None
         question.latency_s = self._loop.time() - question.sent
         if pdu[0] & ERROR_FLAG and len(pdu) == 2:
@@ -196,15 +201,26 @@ class Link(MbapProtocol):
             if self._next_id not in self._in_flight and self._next_id not in self._abandoned:
                 return self._next_id
 
+    def _heard(self) -> None:
+        self._unanswered = 0
+        self._silent_units.clear()
+
     def _expire(self) -> None:
         self._timer = None
         now = self._loop.time()
+        missed = False
         for number, question in list(self._in_flight.items()):
             if question.deadline <= now:
                 self._give_up(number)
                 self._unanswered += 1
+                self._silent_units.add(question.unit)
                 question.batch.timed_out(question, f"{self.where} unit {question.unit}")
-        if self._unanswered >= SILENT_AFTER:
+                missed = True
+        if missed and self.mid_frame:
+            # The rest of that answer may never come, and what comes next would be cut in the wrong place.
+            self.drop(NotConnectedError(f"{self.where}: an answer broke off in the middle; connection dropped"))
+            return
+        if self._unanswered >= SILENT_AFTER and (not self.shared or len(self._silent_units) > 1):
             self.drop(
                 NotConnectedError(
                     f"{self.where}: {self._unanswered} requests in a row had no answer; connection dropped"

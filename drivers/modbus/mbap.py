@@ -36,6 +36,11 @@ class MbapProtocol(asyncio.BufferedProtocol):
         self._view = memoryview(self._buffer)
         self._filled = 0
 
+    @property
+    def mid_frame(self) -> bool:
+        """Whether the last bytes that came are not yet a whole frame."""
+        return self._filled > 0
+
     def frame_received(self, transaction: int, unit: int, pdu: bytes) -> None:
         """Take one frame; ``pdu`` has 1 to 253 bytes."""
 

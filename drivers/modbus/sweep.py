@@ -62,8 +62,7 @@ class Sweep:
 
         Raises:
             DriverError: nothing at all could be read. Then nothing is learnt either: a device that refuses everything
-            is starting up,
-                or is not the one it should be.
+                is starting up, or is not the one it should be.
         """
         open_blocks = await self._phase(self._plan.blocks)
         retries = self._plan.due_retries(now)
