@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 
 from agent.config.errors import Problem
 from agent.config.scope import LoadedUnit, Scope
-from agent.config.validation import suggestion
+from agent.config.suggest import suggestion
 
 TIMEOUT_S: Final = 60.0
 """For the import of all of a site's functions. numba alone may take 5 s on a small gateway."""

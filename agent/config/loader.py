@@ -182,7 +182,9 @@ class _Loading:
         if checked.value is None:
             self._incomplete = True
             return
-        expansion = self._packs.expand(checked.value, place, self._problems)
+        written = range(len(document.get("interlocks") or ())) if checked.value.interlocks else ()
+        positions = [position for position in written if ("interlocks", position) not in checked.broken]
+        expansion = self._packs.expand(checked.value, positions, place, self._problems)
         unit = checked.value.model_copy(update={"interlocks": list(expansion.rows)})
         broken = checked.broken | {("points_csv",)} if csv_problem else checked.broken
         self._units.append(LoadedUnit(unit, place.with_interlocks(expansion.origins), broken))

@@ -6,7 +6,7 @@ is the point of the same name. The rows then are the unit's own: they stand in i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from agent.config.errors import ConfigErrors, Problem
 from agent.config.interlock import InterlockConfig, Pack, PackUse
 from agent.config.place import Place
 from agent.config.source import SourceFile
+from agent.config.suggest import suggestion
 from agent.config.unit import UnitConfig
-from agent.config.validation import suggestion, validate
+from agent.config.validation import validate
 from safety.errors import ExpressionError
 from safety.expressions import references
 
@@ -44,11 +45,18 @@ class PackShelf:
         self.problems: list[Problem] = []
         """What is wrong with the pack files themselves."""
 
-    def expand(self, unit: UnitConfig, place: Place, problems: list[Problem]) -> Expansion:
-        """Take every ``use:`` apart into its rows; what cannot be is reported and left out."""
+    def expand(self, unit: UnitConfig, positions: Sequence[int], place: Place, problems: list[Problem]) -> Expansion:
+        """Take every ``use:`` apart into its rows; what cannot be is reported and left out.
+
+        Args:
+            unit: the unit as it was read.
+            positions: where each of its interlocks stands in the text (broken ones are missing).
+            place: the unit's place, with the interlocks as in the text.
+            problems: takes what is wrong.
+        """
         rows: list[InterlockConfig] = []
         origins: list[tuple[int, bool]] = []
-        for position, row in enumerate(unit.interlocks):
+        for position, row in zip(positions, unit.interlocks, strict=True):
             if isinstance(row, InterlockConfig):
                 rows.append(row)
                 origins.append((position, False))

@@ -19,7 +19,7 @@ from agent.config.errors import Problem
 from agent.config.place import Row
 from agent.config.point import PointConfig
 from agent.config.source import KeyPath, SourceFile
-from agent.config.validation import suggestion
+from agent.config.suggest import suggestion
 from agent.config.yaml_tree import scalar
 from drivers.registry import installed_plugins
 

@@ -13,8 +13,8 @@ from agent.config.place import Place
 from agent.config.point import PointConfig
 from agent.config.site import SiteConfig
 from agent.config.source import KeyPath
+from agent.config.suggest import suggestion
 from agent.config.unit import UnitConfig
-from agent.config.validation import suggestion
 from drivers.interface import PointAddress
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 from yaml.nodes import Node, ScalarNode
 
 from agent.config.errors import ConfigErrors, Problem
-from agent.config.yaml_tree import Examined, OddTextError, examine, find, parse
+from agent.config.yaml_faults import Examined, examine, find
+from agent.config.yaml_tree import OddTextError, parse
 
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Size of one file. 10,000 points take 1.6 MB."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from agent.config.errors import Problem
 from agent.config.scope import Scope
-from agent.config.validation import suggestion
+from agent.config.suggest import suggestion
 from drivers.interface import EndpointSettings
 
 

@@ -10,7 +10,7 @@ from agent.config.interlock import InterlockConfig
 from agent.config.output import OutputConfig
 from agent.config.scope import LoadedUnit, Scope, address_of
 from agent.config.source import KeyPath
-from agent.config.validation import suggestion
+from agent.config.suggest import suggestion
 from safety.errors import ExpressionError
 from safety.expressions import compile_condition
 from safety.units import is_known

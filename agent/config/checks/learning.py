@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from agent.config.checks.bindings import check_dimension
 from agent.config.errors import Problem
 from agent.config.scope import Scope
+from agent.config.suggest import suggestion
 from agent.config.train import ParameterConfig
-from agent.config.validation import suggestion
+from safety.units import is_known
 
 
 def check_learning(scope: Scope) -> Iterator[Problem]:
@@ -36,5 +37,5 @@ def check_learning(scope: Scope) -> Iterator[Problem]:
                 yield from scope.check_reference(unit, reference, (*here, key))
         if isinstance(ewma.target, str):
             feedback = scope.point(unit, ewma.feedback)
-            if feedback is not None:
+            if feedback is not None and is_known(feedback.unit):
                 yield from check_dimension(scope, unit, ewma.target, feedback.unit, (*here, "target"))

@@ -8,7 +8,7 @@ from agent.config.errors import Problem
 from agent.config.output import OutputConfig
 from agent.config.point import PointConfig
 from agent.config.scope import LoadedUnit, Scope, address_of
-from agent.config.validation import suggestion
+from agent.config.suggest import suggestion
 
 
 def check_outputs(scope: Scope) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from agent.config.errors import Problem
 from agent.config.place import Place
 from agent.config.scope import Scope
 from agent.config.source import KeyPath
-from agent.config.validation import suggestion
+from agent.config.suggest import suggestion
 from safety.units import is_known, nearest
 
 
