@@ -46,12 +46,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     """A table as wide as the terminal; without one, wide enough for its content."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)

@@ -12,9 +12,17 @@ import click
 @click.command()
 @click.argument("site", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--for", "run_for", metavar="DURATION", help="Stop by itself after this long, such as 10s.")
-@click.option("--run-dir", type=click.Path(path_type=Path, file_okay=False), help="Sockets and shared image; default: the site's.")
-@click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Journal, latches, buffer; default: the site's.")
-@click.option("--speed", type=float, help="Run control time this much faster than the wall; only for a plant that does too.")
+@click.option(
+    "--run-dir", type=click.Path(path_type=Path, file_okay=False), help="Sockets and shared image; default: the site's."
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Journal, latches, buffer; default: the site's.",
+)
+@click.option(
+    "--speed", type=float, help="Run control time this much faster than the wall; only for a plant that does too."
+)
 @click.option("--start", help="UTC time at which control time starts, with --speed: 2026-01-15T05:30:00Z.")
 @click.option("--origin", type=float, help="The machine's monotonic time at --start, to share one clock with a plant.")
 def command(

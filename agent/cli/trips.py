@@ -18,7 +18,13 @@ from agent.cli.output import fail_on_agent, json_option, print_json, print_table
 @run_dir_option
 @json_option
 def command(
-    everything: bool, history: bool, interlock: str | None, by: str | None, reason: str | None, run_dir: Path, as_json: bool
+    everything: bool,
+    history: bool,
+    interlock: str | None,
+    by: str | None,
+    reason: str | None,
+    run_dir: Path,
+    as_json: bool,
 ) -> None:
     """Show tripped and latched interlocks with their first cause; reset a latch. A reset starts nothing by itself."""
     from agent.runtime.control import ask

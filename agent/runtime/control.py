@@ -95,9 +95,13 @@ def ask(run_dir: Path, verb: str, timeout_s: float = 5.0, **arguments: Any) -> d
                 if len(data) > MAX_ANSWER:
                     raise ControlSocketError(f"the agent's answer to {verb!r} is larger than {MAX_ANSWER} bytes")
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise ControlSocketError(f"no agent is running here: nothing listens on {path}; start it with poetd run SITE") from error
+        raise ControlSocketError(
+            f"no agent is running here: nothing listens on {path}; start it with poetd run SITE"
+        ) from error
     except PermissionError as error:
-        raise ControlSocketError(f"you may not talk to this agent: {path} belongs to another user; use that user or root") from error
+        raise ControlSocketError(
+            f"you may not talk to this agent: {path} belongs to another user; use that user or root"
+        ) from error
     except OSError as error:
         raise ControlSocketError(f"the agent does not answer on {path}: {error or type(error).__name__}") from error
     try:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from agent import kernels
@@ -39,7 +40,7 @@ from agent.runtime.scan import ScanLoop
 from agent.runtime.status import Status
 from agent.runtime.supervisor import BEAT_FD_VARIABLE, CONFIG_EXIT, STILL_HELD_EXIT
 from agent.runtime.training import SOCKET_NAME as TRAIN_SOCKET
-from agent.runtime.training import TrainLink, load_parameters
+from agent.runtime.training import TrainScans, load_parameters
 from agent.runtime.wheel import TickWheel
 from drivers.errors import DriverError
 from safety.errors import EnvelopeError, InterlockError, SafetyError
@@ -75,9 +76,15 @@ class Core:
         site = self._loaded.site
         async with contextlib.AsyncExitStack() as stack:
             journal = stack.enter_context(contextlib.closing(Journal(self._state_dir / JOURNAL_FILE)))
-            latches = stack.enter_context(contextlib.closing(Latches(self._state_dir / "latches.db", self._clock.utc())))
+            latches = stack.enter_context(
+                contextlib.closing(Latches(self._state_dir / "latches.db", self._clock.utc()))
+            )
             operate = OperateLink(
-                self._run_dir, function_names(self._loaded), self._loaded.search_path, site.kernels, site.worker_memory_mb
+                self._run_dir,
+                function_names(self._loaded),
+                self._loaded.search_path,
+                site.kernels,
+                site.worker_memory_mb,
             )
             stack.callback(operate.close)
             beat = asyncio.create_task(self._beat())
@@ -99,13 +106,15 @@ class Core:
             scan = ScanLoop(engine, self._clock, gate)
             self._start_devices(program, gate, scan)
             lanes = operate.attach(
-                image, [group.function.spec for group in program.groups], [group.index for group in program.groups if group.dedicated]
+                image,
+                [group.function.spec for group in program.groups],
+                [group.index for group in program.groups if group.dedicated],
             )
             scan.attach(lanes, self._tasks)
             scan.on_trips.append(keeper.changed)
-            train = TrainLink(self._run_dir / TRAIN_SOCKET, engine, parameters, self._clock)
-            await train.start()
-            stack.push_async_callback(train.stop)
+            train = TrainScans(self._run_dir / TRAIN_SOCKET, engine, parameters, self._clock)
+            await train.link.start()
+            stack.push_async_callback(train.link.stop)
             scan.on_scanned.append(train.scanned)
             status = Status(program, engine, scan, self._tasks, self._clock, operate, keeper, train, mode)
             self._start_telemetry(stack, engine, scan, train, status)
@@ -114,13 +123,15 @@ class Core:
             stack.push_async_callback(control.stop)
             wheel = TickWheel(self._clock)
             for group in program.groups:
-                wheel.every(group.scan_s, lambda due, group=group: scan.scan(group, due), group.function.spec)
+                wheel.every(group.scan_s, partial(scan.scan, group), group.function.spec)
             wheel.every(site.safety_period * self._clock.speed, scan.safety_tick, "safety")
             wheel.every(TEND_S * self._clock.speed, lambda _due: self._tend(operate, keeper), "tend")
             scan.start()
             gc.collect()
             gc.freeze()
-            self._log.info("running", units=len(program.units), points=len(program.points), outputs=len(program.outputs))
+            self._log.info(
+                "running", units=len(program.units), points=len(program.points), outputs=len(program.outputs)
+            )
             turning = asyncio.create_task(wheel.run())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wait_for_end(turning), run_for_s)
@@ -152,13 +163,15 @@ class Core:
 
     def _start_devices(self, program: Program, gate: Gate, scan: ScanLoop) -> None:
         for name, driver in drivers(program, self._clock).items():
-            outputs = {row.index: row.name for row in program.outputs if program.points[row.point].config.device == name}
+            outputs = {
+                row.index: row.name for row in program.outputs if program.points[row.point].config.device == name
+            }
             poll_s = program.loaded.site.devices[name].poll
             self._tasks[name] = DeviceTask(driver, poll_s, self._clock, gate, scan, outputs)
             self._tasks[name].start()
 
     def _start_telemetry(
-        self, stack: contextlib.AsyncExitStack, engine: Engine, scan: ScanLoop, train: TrainLink, status: Status
+        self, stack: contextlib.AsyncExitStack, engine: Engine, scan: ScanLoop, train: TrainScans, status: Status
     ) -> None:
         config = self._loaded.site.mqtt
         if config is None:
@@ -191,7 +204,9 @@ class Core:
         keeper.changed()
         for task in self._tasks.values():
             if task.failed_task is not None:
-                self._log.error("device_task_ended", device=task.name, error=repr(task.failed_task), next="core restarts")
+                self._log.error(
+                    "device_task_ended", device=task.name, error=repr(task.failed_task), next="core restarts"
+                )
                 os._exit(70)  # a defect of ours: the supervisor releases everything and starts core again
 
     async def _beat(self) -> None:
@@ -256,7 +271,7 @@ def main() -> None:
     parser.add_argument("--start")
     parser.add_argument("--origin", type=float)
     options = parser.parse_args()
-    log.configure()
+    log.configure("core")
     try:
         loaded = load(options.site)
         sys.exit(asyncio.run(_run(options, loaded)))

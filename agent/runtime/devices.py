@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from agent.runtime import log
@@ -110,7 +110,9 @@ class DeviceTask:
                 result = await self.driver.poll()
             except DriverError as error:
                 self._lost(error)
-                wait = self._backoff.auth_failure() if isinstance(error, AuthenticationError) else self._backoff.failure()
+                wait = (
+                    self._backoff.auth_failure() if isinstance(error, AuthenticationError) else self._backoff.failure()
+                )
                 await self._pause(wait)
                 due = self._clock.monotonic()
                 continue
@@ -124,13 +126,17 @@ class DeviceTask:
 
     def _lost(self, error: DriverError) -> None:
         self._online.clear()
-        self._listener.polled(self.name, PollResult.all_bad(len(self.driver.points), Reason.DEVICE_UNREACHABLE, self._clock.utc()))
+        self._listener.polled(
+            self.name, PollResult.all_bad(len(self.driver.points), Reason.DEVICE_UNREACHABLE, self._clock.utc())
+        )
         self.driver.health.state = DeviceState.BACKOFF
         self.driver.health.last_error = str(error)
         if self._failing:
             self._log.debug("device_still_away", error=str(error))
         else:
-            self._log.warning("device_away", error=str(error), effect="its points are bad; outputs fed by them go to fail-safe")
+            self._log.warning(
+                "device_away", error=str(error), effect="its points are bad; outputs fed by them go to fail-safe"
+            )
             self._failing = True
 
     def _found(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ class Engine:
     def __init__(
         self,
         program: Program,
-        arrays: Mapping[str, npt.NDArray[np.generic]],
+        arrays: Mapping[str, npt.NDArray[Any]],
         perceive_kernels: SimpleNamespace,
         enforcer: Enforcer,
     ) -> None:
@@ -39,16 +39,16 @@ class Engine:
         self._arrays = arrays
         self._table = PerceiveTable.build([row.config for row in program.points])
         self._state = PerceiveState.fresh(len(program.points))
-        self.raw = cast(Floats, arrays["in.raw"])
-        self.raw_quality = cast(Bytes, arrays["in.raw_quality"])
-        self.raw_reason = cast(Bytes, arrays["in.raw_reason"])
-        self.raw_time = cast(Floats, arrays["in.raw_time"])
-        self.source_time = cast(Floats, arrays["in.source_time"])
-        self.value = cast(Floats, arrays["in.value"])
-        self.quality = cast(Bytes, arrays["in.quality"])
-        self.reason = cast(Bytes, arrays["in.reason"])
-        self.request = cast(Floats, arrays["out.request"])
-        self.request_state = cast(Bytes, arrays["out.state"])
+        self.raw = arrays["in.raw"]
+        self.raw_quality = arrays["in.raw_quality"]
+        self.raw_reason = arrays["in.raw_reason"]
+        self.raw_time = arrays["in.raw_time"]
+        self.source_time = arrays["in.source_time"]
+        self.value = arrays["in.value"]
+        self.quality = arrays["in.quality"]
+        self.reason = arrays["in.reason"]
+        self.request = arrays["out.request"]
+        self.request_state = arrays["out.state"]
         self.raw[:] = np.nan
         self.value[:] = np.nan
         self._operands = np.empty(program.operands)
@@ -111,7 +111,7 @@ class Engine:
         :meth:`bad_inputs` has marked them.
         """
         self._operands[: len(self.program.points)] = self.value
-        args = cast(Floats, self._arrays[f"g{group.index}.args"])
+        args = self._arrays[f"g{group.index}.args"]
         fresh = self._operands[group.operand] * group.gain + group.offset
         if busy is None or not busy.any():
             args[:] = fresh
@@ -121,7 +121,7 @@ class Engine:
 
     def _usable(self, group: Group) -> npt.NDArray[np.bool_]:
         self._good[: len(self.program.points)] = self.quality != Quality.BAD
-        usable: npt.NDArray[np.bool_] = self._good[group.required].all(axis=0)
+        usable: npt.NDArray[np.bool_] = np.all(self._good[group.required], axis=0)
         return usable
 
     def bad_inputs(self) -> Index:
@@ -157,7 +157,7 @@ class Engine:
             self._failures[units] = 0
             self._has_good[units] = True
             rows = np.isin(group.out_column, good) if len(good) < len(group.units) else slice(None)
-            out = cast(Floats, self._arrays[f"g{group.index}.out"])
+            out = self._arrays[f"g{group.index}.out"]
             index = group.out_index[rows]
             self.request[index] = out[group.out_field[rows], group.out_column[rows]]
             self.request_state[index] = RequestState.OK
@@ -197,9 +197,9 @@ class Engine:
 
     def text(self, group: Group, column: int) -> str:
         """What the function said of its last result."""
-        raw = bytes(cast(Bytes, self._arrays[f"g{group.index}.text"])[column])
+        raw = bytes(self._arrays[f"g{group.index}.text"][column])
         return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
 
     def arguments(self, group: Group, column: int) -> Sequence[float]:
         """The arguments of the unit's last call, in the function's units."""
-        return [float(value) for value in cast(Floats, self._arrays[f"g{group.index}.args"])[:, column]]
+        return [float(value) for value in self._arrays[f"g{group.index}.args"][:, column]]

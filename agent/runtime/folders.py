@@ -22,7 +22,9 @@ def prepare(folder: Path, purpose: str) -> Path:
         ) from error
     info = folder.stat()
     if info.st_uid not in (os.getuid(), 0):
-        raise StateFolderError(f"the {purpose} folder {folder} belongs to user {info.st_uid}: another user could replace our files")
+        raise StateFolderError(
+            f"the {purpose} folder {folder} belongs to user {info.st_uid}: another user could replace our files"
+        )
     if info.st_mode & 0o022:
         raise StateFolderError(f"the {purpose} folder {folder} is writable by others: chmod go-w {folder}")
     return folder

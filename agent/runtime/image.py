@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,9 @@ def layout_from_json(text: str) -> list[Block]:
     try:
         return [Block(str(name), str(dtype), tuple(int(n) for n in shape)) for name, dtype, shape in json.loads(text)]
     except (ValueError, TypeError) as error:
-        raise ImageError(f"the image's layout cannot be read ({error}); stop poetd and remove the run folder") from error
+        raise ImageError(
+            f"the image's layout cannot be read ({error}); stop poetd and remove the run folder"
+        ) from error
 
 
 class SharedImage:
@@ -58,10 +61,12 @@ class SharedImage:
             nbytes = int(np.dtype(block.dtype).itemsize * np.prod(block.shape, dtype=np.int64))
             size += (nbytes + _ALIGN - 1) // _ALIGN * _ALIGN
         if size > _MAX_BYTES:
-            raise ImageError(f"the image would take {size} bytes, more than {_MAX_BYTES}: split the site over several agents")
+            raise ImageError(
+                f"the image would take {size} bytes, more than {_MAX_BYTES}: split the site over several agents"
+            )
         digest = hashlib.sha256(layout_json(self.blocks).encode()).digest()
         self._map = self._create(path, size, digest) if create else self._open(path, size, digest)
-        self.arrays: dict[str, npt.NDArray[np.generic]] = {
+        self.arrays: dict[str, npt.NDArray[Any]] = {
             block.name: np.frombuffer(
                 self._map, dtype=block.dtype, count=int(np.prod(block.shape, dtype=np.int64)), offset=offset
             ).reshape(block.shape)
@@ -74,7 +79,9 @@ class SharedImage:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise ImageError(f"cannot create {path}: {error.strerror}; the run folder must be writable by poetd") from error
+            raise ImageError(
+                f"cannot create {path}: {error.strerror}; the run folder must be writable by poetd"
+            ) from error
         try:
             os.posix_fallocate(fd, 0, size)
             mapped = mmap.mmap(fd, size)
@@ -93,7 +100,9 @@ class SharedImage:
             raise ImageError(f"cannot open {path}: {error.strerror}; is core running?") from error
         try:
             if os.fstat(fd).st_size != size:
-                raise ImageError(f"{path} has another size than its layout says: core and operate are of different builds")
+                raise ImageError(
+                    f"{path} has another size than its layout says: core and operate are of different builds"
+                )
             mapped = mmap.mmap(fd, size)
         finally:
             os.close(fd)
@@ -101,5 +110,5 @@ class SharedImage:
             raise ImageError(f"{path} has another layout: core and operate are of different builds")
         return mapped
 
-    def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self.arrays[name]

@@ -16,5 +16,8 @@ def choose(wanted: str, rows: int) -> tuple[kernels.Mode, str]:
     """(mode, why) for core. ``wanted`` is the site's ``kernels:`` setting."""
     mode, why = kernels.choose_mode(wanted, CORE_MODULES)
     if wanted == "auto" and mode == "jit" and rows <= SMALL_SITE_ROWS:
-        return "python", f"{rows} rows are few: plain Python needs 100 MB less than the JIT; poetd compile is better still"
+        return (
+            "python",
+            f"{rows} rows are few: plain Python needs 100 MB less than the JIT; poetd compile is better still",
+        )
     return mode, why

@@ -51,7 +51,9 @@ class LatchKeeper:
         """An operator's reset, with name and reason in the log."""
         result = self._enforcer.reset(interlock, self._clock.monotonic())
         word = "reset" if result.accepted else "reset_refused"
-        self._store(LogRow(self._clock.utc(), interlock, word, f"by {by}: {reason}" if result.accepted else result.reason))
+        self._store(
+            LogRow(self._clock.utc(), interlock, word, f"by {by}: {reason}" if result.accepted else result.reason)
+        )
         self._log.warning(word, interlock=interlock, by=by, reason=reason, result=result.reason)
         self._seen = self._enforcer.status.copy()
         self.save()
@@ -87,5 +89,7 @@ class LatchKeeper:
     def _refused(self, error: StoreError) -> None:
         self.durable = False
         if not self._failing:
-            self._log.error("latches_not_durable", error=str(error), effect="a restart would not know the present trips")
+            self._log.error(
+                "latches_not_durable", error=str(error), effect="a restart would not know the present trips"
+            )
         self._failing = True

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import MutableMapping
+from typing import Any
 
 import structlog
 
 
-def configure(level: str | None = None) -> None:
-    """Set up structlog once per process. ``POETD_LOG`` (debug, info, warning, error) sets the level, default info."""
-    name = (level or os.environ.get("POETD_LOG") or "info").lower()
+def configure(process: str) -> None:
+    """Set up structlog once per process; every line names it. ``POETD_LOG`` (debug, info, warning, error) sets the level."""
+    name = (os.environ.get("POETD_LOG") or "info").lower()
+
+    def complete(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.setdefault("process", process)
+        for key in [key for key, value in event.items() if value is None or value == ""]:
+            del event[key]
+        return event
+
     number = {"debug": 10, "info": 20, "warning": 30, "error": 40}.get(name, 20)
     render: structlog.typing.Processor
     if sys.stderr.isatty():
         render = structlog.dev.ConsoleRenderer(colors=True)
     else:
-        render = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "process", "event"], bool_as_flag=False)
+        render = structlog.processors.LogfmtRenderer(
+            key_order=["timestamp", "level", "process", "event"], bool_as_flag=False
+        )
     structlog.configure(
         processors=[
+            complete,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             render,

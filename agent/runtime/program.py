@@ -19,6 +19,7 @@ from agent.config.unit import InputBinding, UnitConfig
 from agent.runtime.errors import RuntimeFault
 from agent.runtime.image import Block
 from agent.runtime.operate.protocol import LANES, FunctionInfo
+from safety.errors import UnitError
 from safety.units import affine
 
 Index = npt.NDArray[np.intp]
@@ -208,7 +209,9 @@ class _Operands:
     def _point(self, unit: UnitConfig, ref: str, parameter: str) -> int:
         full = point_name(unit, ref)
         if full not in self.point_index:
-            raise ProgramError(f"{unit.kind} {unit.name}: input {parameter!r} names the point {full!r}, which does not exist")
+            raise ProgramError(
+                f"{unit.kind} {unit.name}: input {parameter!r} names the point {full!r}, which does not exist"
+            )
         return self.point_index[full]
 
 
@@ -261,7 +264,15 @@ def build(loaded: LoadedSite, functions: Mapping[str, FunctionInfo]) -> Program:
     operands = _Operands(point_index)
     drafts = []
     for (spec, scan, deadline), unit_indices in members.items():
-        drafts.append((functions[spec], scan, deadline, unit_indices, _arguments(loaded.units, unit_indices, functions[spec], operands)))
+        drafts.append(
+            (
+                functions[spec],
+                scan,
+                deadline,
+                unit_indices,
+                _arguments(loaded.units, unit_indices, functions[spec], operands),
+            )
+        )
     at = {"point": 0, "constant": len(points), "parameter": len(points) + len(operands.constants)}
     good = at["parameter"] + len(operands.parameters)
 
@@ -279,7 +290,9 @@ def build(loaded: LoadedSite, functions: Mapping[str, FunctionInfo]) -> Program:
             for row, (kind, slot, needed, expected) in enumerate(sources[column]):
                 operand[row, column] = at[kind] + slot
                 if kind == "point" and expected is not None:
-                    gain[row, column], offset[row, column] = affine(points[slot].unit, expected)
+                    gain[row, column], offset[row, column] = _conversion(
+                        unit, function.parameters[row], points[slot], expected
+                    )
                 if kind == "point" and needed:
                     required[column].append(slot)
             for name, field_row in _fields_of(unit, function).items():
@@ -333,6 +346,13 @@ def build(loaded: LoadedSite, functions: Mapping[str, FunctionInfo]) -> Program:
         output_unit=np.asarray([row.unit_index for row in outputs], np.intp),
         output_point=np.asarray([row.point for row in outputs], np.intp),
     )
+
+
+def _conversion(unit: UnitConfig, parameter: str, point: PointRow, expected: str) -> tuple[float, float]:
+    try:
+        return affine(point.unit, expected)
+    except UnitError as error:
+        raise ProgramError(f"{unit.kind} {unit.name}: input {parameter!r} from {point.name}: {error}") from error
 
 
 def _arguments(

@@ -42,10 +42,14 @@ def driver_for(entries: Sequence[Held]) -> Driver:
     first = entries[0]
     plugin = installed_plugins().get(first.protocol)
     if plugin is None:
-        raise DriverError(f"the driver {first.protocol!r} of device {first.device} is not installed; install it and run poetd release")
+        raise DriverError(
+            f"the driver {first.protocol!r} of device {first.device} is not installed; install it and run poetd release"
+        )
     settings = plugin.settings.model_validate_json(first.settings_json)
     points = [
-        DevicePoint(one.point, plugin.address.model_validate_json(one.address_json), writable=True, priority=one.priority)
+        DevicePoint(
+            one.point, plugin.address.model_validate_json(one.address_json), writable=True, priority=one.priority
+        )
         for one in entries
     ]
     return plugin.load()(first.device, settings, points, SystemClock())
@@ -94,7 +98,7 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--why", default="by hand")
     options = parser.parse_args()
-    log.configure()
+    log.configure("release")
     logger = log.get("release")
     try:
         results = run(options.state_dir)

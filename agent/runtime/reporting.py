@@ -36,7 +36,9 @@ def verdict_names(verdict: int) -> list[str]:
 class Reporter:
     """Publishes what happens. Everything here is called on core's event loop and never waits."""
 
-    def __init__(self, engine: Engine, clock: Clock, topics: Topics, outlet: Outlet, heartbeat_s: float, source: str) -> None:
+    def __init__(
+        self, engine: Engine, clock: Clock, topics: Topics, outlet: Outlet, heartbeat_s: float, source: str
+    ) -> None:
         self._engine = engine
         self._clock = clock
         self._topics = topics
@@ -47,9 +49,12 @@ class Reporter:
         self._unit_topics: list[UnitTopics] = [topics.unit(unit.name) for unit in program.units]
         self._unit_points = [np.asarray(unit.points, np.intp) for unit in program.units]
         self._snapshots = [
-            SnapshotEncoder([(_short(program, i), program.points[i].unit) for i in unit.points], source) for unit in program.units
+            SnapshotEncoder([(_short(program, i), program.points[i].unit) for i in unit.points], source)
+            for unit in program.units
         ]
-        self._point_topics = [topics.unit(row.name.split("/")[0]).point(row.name.split("/")[1]) for row in program.points]
+        self._point_topics = [
+            topics.unit(row.name.split("/")[0]).point(row.name.split("/")[1]) for row in program.points
+        ]
         self._changes = ChangeFilter(len(program.points), heartbeat_s)
         self._status_seen = np.full(len(engine.enforcer.status), 255, np.uint8)
         self._verdict_seen = engine.enforcer.verdict.copy()
@@ -58,14 +63,22 @@ class Reporter:
     def describe(self) -> None:
         """Publish what this agent is (retained): at start, and again whenever the broker may have lost it."""
         program = self._program
-        info = {"version": __version__, "site": program.loaded.site.site, "units": [unit.name for unit in program.units]}
+        info = {
+            "version": __version__,
+            "site": program.loaded.site.site,
+            "units": [unit.name for unit in program.units],
+        }
         self._outlet.publish(self._topics.info, encode_object(info), retain=True)
         for unit, topics in zip(program.units, self._unit_topics, strict=True):
             points = {
-                _short(program, i): {"unit": program.points[i].unit, "range": list(program.points[i].config.range)} for i in unit.points
+                _short(program, i): {"unit": program.points[i].unit, "range": list(program.points[i].config.range)}
+                for i in unit.points
             }
             outputs = {
-                name: {"limits": list(output.limits), "fail_safe": "relinquish" if output.fail_safe is None else output.fail_safe}
+                name: {
+                    "limits": list(output.limits),
+                    "fail_safe": "relinquish" if output.fail_safe is None else output.fail_safe,
+                }
                 for name, output in unit.config.outputs.items()
             }
             meta = {"kind": unit.config.kind, "function": unit.config.function, "points": points, "outputs": outputs}
@@ -166,7 +179,13 @@ class Reporter:
             self._outlet.publish(self._topics.unit(answer.unit).learn, encode_object(content))
 
     def _event(self, unit: int, event: str, **details: Any) -> None:
-        content = {"event": event, **details, "ts": iso_utc(self._clock.utc()), "seq": self._next(), "source": self._source}
+        content = {
+            "event": event,
+            **details,
+            "ts": iso_utc(self._clock.utc()),
+            "seq": self._next(),
+            "source": self._source,
+        }
         self._outlet.publish(self._unit_topics[unit].event, encode_object(content))
 
     def _next(self) -> int:

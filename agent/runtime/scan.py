@@ -173,8 +173,11 @@ class ScanLoop:
         """A write has ended. What did not hold is written again with the next rewrite, and reported once per change."""
         self.writes += 1
         if self._outcome[output] != result.outcome:
-            level = "info" if result.outcome in (WriteOutcome.HELD, WriteOutcome.ACKNOWLEDGED) else "warning"
-            getattr(self._log, level)("write", point=result.point, outcome=result.outcome.name, detail=result.detail or None)
+            good = result.outcome in (WriteOutcome.HELD, WriteOutcome.ACKNOWLEDGED)
+            level = "warning" if not good else "info" if self._outcome[output] else "debug"
+            getattr(self._log, level)(
+                "write", point=result.point, outcome=result.outcome.name, detail=result.detail or None
+            )
         self._outcome[output] = result.outcome
         for listener in self.on_written:
             listener(output, result)

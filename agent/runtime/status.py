@@ -19,7 +19,7 @@ from agent.runtime.operate.link import OperateLink
 from agent.runtime.program import Program, UnitRow
 from agent.runtime.reporting import verdict_names
 from agent.runtime.scan import LATENESS_KEPT, ScanLoop
-from agent.runtime.training import TrainLink
+from agent.runtime.training import TrainScans
 from agent.telemetry.payload import iso_utc
 from safety.errors import SafetyError
 from safety.interlocks import InterlockStatus
@@ -56,7 +56,7 @@ class Status:
         clock: Clock,
         operate: OperateLink,
         keeper: LatchKeeper,
-        train: TrainLink,
+        train: TrainScans,
         mode: str,
     ) -> None:
         self._program = program
@@ -98,10 +98,10 @@ class Status:
                 "quarantined": 0 if lanes is None else len(lanes.quarantine),
             },
             "train": {
-                "connected": self._train.connected,
+                "connected": self._train.link.connected,
                 "applied": self._train.applied,
                 "refused": self._train.refused,
-                "dropped": self._train.dropped,
+                "dropped": self._train.link.dropped,
             },
             "devices": [self._device(name, task) for name, task in self._tasks.items()],
             "units": [self._unit(unit) for unit in self._program.units],
@@ -112,7 +112,9 @@ class Status:
         """The input image, of one unit or of all."""
         wanted = request.get("unit")
         if wanted is not None and all(unit.name != wanted for unit in self._program.units):
-            raise ControlSocketError(f"no unit is called {wanted!r}; there are: {', '.join(unit.name for unit in self._program.units)}")
+            raise ControlSocketError(
+                f"no unit is called {wanted!r}; there are: {', '.join(unit.name for unit in self._program.units)}"
+            )
         engine, now = self._engine, self._clock.monotonic()
         rows = []
         for row in self._program.points:
@@ -198,7 +200,9 @@ class Status:
             "text": "" if group is None else self._engine.text(group, unit.column),
             "outputs": [self._output(output) for output in unit.outputs],
             "parameters": {
-                name: self._engine.parameter(owner, name) for owner, name in self._program.parameter_slot if owner == unit.name
+                name: self._engine.parameter(owner, name)
+                for owner, name in self._program.parameter_slot
+                if owner == unit.name
             },
         }
 

@@ -41,7 +41,9 @@ def say(level: str, event: str, **details: object) -> None:
     """One logfmt line, the same form as the other processes' logs."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
     pairs = " ".join(f'{key}="{value}"' if " " in str(value) else f"{key}={value}" for key, value in details.items())
-    print(f"timestamp={now}Z level={level} process=supervisor event={event} {pairs}".rstrip(), file=sys.stderr, flush=True)
+    print(
+        f"timestamp={now}Z level={level} process=supervisor event={event} {pairs}".rstrip(), file=sys.stderr, flush=True
+    )
 
 
 @dataclass
@@ -102,10 +104,20 @@ class Supervisor:
         light = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._core.environment = light
         self._others = [
-            Child("operate", ["agent.runtime.operate.zygote", "--socket", str(run_dir / "operate.sock")], environment=light)
+            Child(
+                "operate",
+                ["agent.runtime.operate.zygote", "--socket", str(run_dir / "operate.sock")],
+                environment=light,
+            )
         ]
         if train:
-            arguments = ["agent.train.worker", "--socket", str(run_dir / "train.sock"), "--store", str(state_dir / "learning.db")]
+            arguments = [
+                "agent.train.worker",
+                "--socket",
+                str(run_dir / "train.sock"),
+                "--store",
+                str(state_dir / "learning.db"),
+            ]
             self._others.append(Child("train", arguments))
         self._stop_signal: int | None = None
         self._beat_at: float | None = None
@@ -179,10 +191,20 @@ class Supervisor:
         try:
             done = subprocess.run(arguments, timeout=RELEASE_PATIENCE_S, check=False, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired:
-            say("error", "release_timed_out", after_s=RELEASE_PATIENCE_S, fix="poetd release --state-dir " + str(self._state_dir))
+            say(
+                "error",
+                "release_timed_out",
+                after_s=RELEASE_PATIENCE_S,
+                fix="poetd release --state-dir " + str(self._state_dir),
+            )
             return
         if done.returncode != 0:
-            say("error", "release_incomplete", code=done.returncode, next="what is left is tried again at the next start")
+            say(
+                "error",
+                "release_incomplete",
+                code=done.returncode,
+                next="what is left is tried again at the next start",
+            )
 
     def _wait(self) -> None:
         ready, _, _ = select.select([self._beat_read, self._woken], [], [], 0.25)

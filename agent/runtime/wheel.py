@@ -83,15 +83,17 @@ class TickWheel:
         loop = asyncio.get_running_loop()
         while not self._stop:
             self.run_due(self._clock.monotonic() + EARLY_S * self._clock.speed)
-            if self._heap:
-                wait = (self._heap[0][0] - self._clock.monotonic()) / self._clock.speed
-                now = loop.time()
-                at = math.ceil((now + max(wait, 0.0)) / TICK_S) * TICK_S
-                delay: float | None = max(at - now, 0.0)
-            else:
-                delay = None
+            delay = self._until_next_tick()
             self._wake.clear()
             handle = loop.call_later(delay, self._wake.set) if delay is not None else None
             await self._wake.wait()
             if handle is not None:
                 handle.cancel()
+
+    def _until_next_tick(self) -> float | None:
+        """Wall seconds until the tick in which the next job is due; ticks lie on the control clock, as the periods do."""
+        if not self._heap:
+            return None
+        tick = TICK_S * self._clock.speed
+        at = math.ceil(self._heap[0][0] / tick - EARLY_S / TICK_S) * tick
+        return max(at - self._clock.monotonic(), 0.0) / self._clock.speed

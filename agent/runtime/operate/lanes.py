@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -66,9 +66,7 @@ class Lane:
     restarts: int = 0
     asked_at: float | None = None
     unanswered: int = 0
-
-    def __post_init__(self) -> None:
-        self.queue: deque[Run] = deque()
+    queue: deque[Run] = field(default_factory=deque)
 
 
 class Lanes:
@@ -192,7 +190,9 @@ class Lanes:
     def _spare(self) -> Lane:
         """The spare lane with the shortest queue; one with a worker and nothing to do first."""
         spares = self._lanes[self._first_spare :]
-        return min(spares, key=lambda lane: (len(lane.queue) + (lane.busy is not None), lane.connection is None, lane.number))
+        return min(
+            spares, key=lambda lane: (len(lane.queue) + (lane.busy is not None), lane.connection is None, lane.number)
+        )
 
     def _submit(self, lane: Lane, run: Run) -> None:
         lane.queue.append(run)
@@ -255,7 +255,8 @@ class Lanes:
         self._ask(lane)
         if len(run.columns) == 1:
             progress = int(run.columns[0])
-        if progress < 0 or progress not in run.columns:
+        status = self._image[f"g{run.group}.status"]
+        if progress < 0 or progress not in run.columns or status[progress] != 0:
             self._log.warning("batch_failed", group=run.group, what=what, next="its units run one by one")
             self._one_by_one(run, run.columns)
             return
@@ -263,7 +264,6 @@ class Lanes:
         wait = self.quarantine.offend((run.group, progress), now)
         self._log.warning("unit_quarantined", group=run.group, column=progress, what=what, retry_in_s=round(wait, 1))
         run.answer(np.asarray([progress], np.intp), False)
-        status = self._image[f"g{run.group}.status"]
         others = run.columns[run.columns != progress]
         done = others[status[others] != 0]
         if len(done):

@@ -238,7 +238,9 @@ class OperateLink:
             if info.ok:
                 self._log.info("function_loaded", function=info.spec, runs_as=info.kind, why=info.why or None)
             else:
-                self._log.error("function_failed", function=info.spec, why=info.why, effect="its units stay in fail-safe")
+                self._log.error(
+                    "function_failed", function=info.spec, why=info.why, effect="its units stay in fail-safe"
+                )
         if not self.functions:
             self.functions = described
             self._loaded.set()
@@ -279,9 +281,13 @@ class OperateLink:
         self._zygote.close()
         self._zygote = None
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # it may hang in an import; its workers die with it, the supervisor starts another
+            os.kill(
+                pid, signal.SIGKILL
+            )  # it may hang in an import; its workers die with it, the supervisor starts another
         if self._loading is not None:
-            self._log.error("function_ended_operate", function=self._loading, effect="left out until poetd is restarted")
+            self._log.error(
+                "function_ended_operate", function=self._loading, effect="left out until poetd is restarted"
+            )
             self._skip.add(self._loading)
             self._loading = None
         if self.lanes is not None:

@@ -21,9 +21,11 @@ from typing import Any
 
 import click
 
+from agent import kernels
 from agent.poet.batch import BatchKernel
 from agent.poet.functions import resolve
 from agent.runtime import log
+from agent.runtime.describe import describe
 from agent.runtime.errors import RuntimeFault, WorkerError
 from agent.runtime.image import SharedImage, layout_from_json
 from agent.runtime.operate import worker
@@ -56,13 +58,14 @@ class Zygote:
         request = json.loads((self._run_dir / message["file"]).read_text(encoding="utf-8"))
         self._memory_mb = int(request["memory_mb"])
         search_path = [Path(folder) for folder in request["python_path"]]
+        mode, _why = kernels.choose_mode(request["kernels"])
         described = []
         for number, spec in enumerate(request["functions"]):
             if spec in request["skip"]:
                 described.append(FunctionInfo(spec, ok=False, why="loading it hung or ended the process").to_json())
                 continue
             self.say({"op": "loading", "function": number})
-            described.append(self._describe(spec, search_path, request["kernels"]).to_json())
+            described.append(self._describe(spec, search_path, mode).to_json())
         (self._run_dir / FUNCTIONS_FILE).write_text(json.dumps(described), encoding="utf-8")
         self.say({"op": "loaded"})
 
@@ -74,16 +77,7 @@ class Zygote:
             self._log.error("function_not_loaded", function=spec, error=f"{type(error).__name__}: {error}")
             return FunctionInfo(spec, ok=False, why=f"{type(error).__name__}: {error}")
         self._kernels[spec] = kernel
-        return FunctionInfo(
-            spec,
-            ok=True,
-            parameters=tuple(function.parameters),
-            defaults=tuple((name, float(value)) for name, value in function.defaults.items()),
-            fields=tuple(function.fields),
-            input_units=tuple(function.input_units.items()),
-            kind=kernel.kind,
-            why=kernel.why,
-        )
+        return describe(spec, function, kernel)
 
     def map_image(self, message: dict[str, Any]) -> None:
         """Map the shared image that core has laid out, and freeze what is loaded before the first fork."""
@@ -180,7 +174,7 @@ def _connect(socket_path: str) -> socket.socket:
 @click.option("--socket", "socket_path", required=True)
 def main(socket_path: str) -> None:
     """The operate process. Started by the supervisor."""
-    log.configure()
+    log.configure("operate")
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
