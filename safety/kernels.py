@@ -153,7 +153,7 @@ def request_cause(state: int) -> int:
 def nearest_allowed(value: float, tolerance: float, allowed: Floats, first: int, end: int) -> float:
     """The allowed value that is meant, NaN if none is."""
     for k in range(first, end):
-        if abs(value - allowed[k]) <= tolerance:
+        if abs(value - float(allowed[k])) <= tolerance:
             return float(allowed[k])
     return math.nan
 
@@ -234,7 +234,7 @@ def settle_pairs(pairs: Ints, limits: Floats, memory: Floats, marks: Bytes, out:
 def judge(
     request: Floats, request_state: Bytes, due: Bytes,
     limits: Floats, allowed_start: Ints, allowed: Floats, forced: Floats, forced_flag: Bytes,
-    marks: Bytes, out: Floats, verdict: Words,
+    memory: Floats, marks: Bytes, out: Floats, verdict: Words,
 ) -> None:  # fmt: skip
     """Decide for every output that is due or forced who has the say: the request, its fail-safe value, or a trip."""
     for i in range(limits.shape[1]):
@@ -244,7 +244,7 @@ def judge(
                 marks[RANK, i] = RANK_REQUEST
             continue
         fail_safe = float(limits[FAIL_SAFE, i])
-        value, bits, good = float(out[i]), int(verdict[i]) & CAUSES, False
+        value, bits, good = float(memory[LAST, i]), int(verdict[i]) & CAUSES, False
         if is_due:
             state = int(request_state[i])
             bits = request_cause(state)
@@ -287,12 +287,14 @@ def constrain(
     for i in range(limits.shape[1]):
         if due[i] == 0 and forced_flag[i] == 0:
             continue
-        low, high, idle, middle = limits[LOW, i], limits[HIGH, i], limits[IDLE, i], limits[MIDDLE, i]
+        low, high, idle = float(limits[LOW, i]), float(limits[HIGH, i]), float(limits[IDLE, i])
+        middle = float(limits[MIDDLE, i])
         last, switched, rank = float(memory[LAST, i]), float(memory[SWITCHED, i]), int(marks[RANK, i])
         value, bits = float(out[i]), int(verdict[i])
         if rank == RANK_REQUEST:
             max_step, max_rate = float(limits[MAX_STEP, i]), float(limits[MAX_RATE, i])
-            value, how = approach(now, value, last, present[i], memory[MADE, i], low, high, max_step, max_rate, idle)
+            there, made = float(present[i]), float(memory[MADE, i])
+            value, how = approach(now, value, last, there, made, low, high, max_step, max_rate, idle)
             bits |= how
             if may_not_close(now, value, last, switched, middle, limits[MIN_ON, i]):
                 value = last
@@ -366,7 +368,7 @@ def enforce(
         if on_a and on_b:
             marks[CONTRADICTED, a] = 1
             marks[CONTRADICTED, b] = 1
-    judge(request, request_state, due, limits, allowed_start, allowed, forced, forced_flag, marks, out, verdict)
+    judge(request, request_state, due, limits, allowed_start, allowed, forced, forced_flag, memory, marks, out, verdict)
     constrain(now, due, present, limits, forced_flag, memory, marks, out, verdict)
     settle_pairs(pairs, limits, memory, marks, out, verdict)
     commit(now, due, forced_flag, limits, memory, marks, out, relinquish, verdict)
