@@ -36,7 +36,7 @@ class ZoneParameters:
     """Window area times solar transmittance."""
     solar_air: float = 0.3
     """Share of the sun that heats the air at once."""
-    people: float = 8.0
+    people: float = 4.0
     gain_base_w: float = 80.0
     gain_use_w: float = 800.0
     """Light and appliances when occupied."""
@@ -53,7 +53,7 @@ class ZoneParameters:
 
 @dataclass(frozen=True, slots=True)
 class AirHandlerParameters:
-    """One air handler and its plant room; the fields are in the order of the columns ``A_*`` of :mod:`models.kernels`."""
+    """One air handler and its plant room; the fields are in the order of columns ``A_*`` of :mod:`models.kernels`."""
 
     leak: float = 0.03
     """Outdoor share of the supply air with the damper closed."""

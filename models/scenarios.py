@@ -40,7 +40,7 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A script. ``climate`` replaces the plant's; the first arrivals are spread from ``fill_from`` to ``fill_to``, h."""
+    """A script. ``climate`` replaces the plant's; first arrivals are spread from ``fill_from`` to ``fill_to``, h."""
 
     climate: str | None = None
     fill_from: float | None = None

@@ -35,8 +35,6 @@ def bind_site(loaded: LoadedSite, plant: Plant) -> dict[str, str]:
     """
     explicit = loaded.site.plant.points if loaded.site.plant is not None else {}
     for name, target in explicit.items():
-        if name not in loaded.points:
-            raise PlantBindingError(f"plant: points: {name!r} is not a point of the site")
         if target not in plant.points:
             near = get_close_matches(target, plant.points, 1)
             hint = f", did you mean {near[0]}?" if near else ""

@@ -109,6 +109,16 @@ def encode(address: ModbusAddress, value: float, point: str) -> bytes:
     return bytes(big[place] for place in permutation(address.type, address.order))
 
 
+def not_a_number(address: ModbusAddress) -> bytes | None:
+    """The wire bytes of NaN, as a device shows a lost sensor; None for types that have none. For servers: nothing that
+    writes to a device may send it.
+    """
+    if address.type not in ("f32", "f64"):
+        return None
+    big = _STRUCTS[address.type].pack(math.nan)
+    return bytes(big[place] for place in permutation(address.type, address.order))
+
+
 def decode(address: ModbusAddress, payload: bytes) -> float:
     """Turn one value's wire bytes into the point's unit: ``value = raw * scale + offset``. A device's NaN stays NaN.
 

@@ -4,6 +4,7 @@ functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -143,8 +144,12 @@ class RegisterMap:
 
 
 def _encoded(register: Register) -> bytes:
+    value = register.read()
+    lost = codec.not_a_number(register.address) if math.isnan(value) else None
+    if lost is not None:
+        return lost
     try:
-        return codec.encode(register.address, register.read(), f"{register.address.table} {register.address.number}")
+        return codec.encode(register.address, value, f"{register.address.table} {register.address.number}")
     except EncodingError as error:
         # The value exists, but not in this type: an honest failure, never a wrapped or an old number.
         raise _RefusedError(ExceptionCode.SERVER_DEVICE_FAILURE) from error

@@ -10,8 +10,9 @@ import pytest
 from agent.kernels import load
 from models.comfort_kernels import pmv, ppd, ppd_series
 
-# ISO 7730:2005 Table D.1: air and radiant °C, m/s, %, met, clo → PMV, PPD. Its seventh row, as commonly reprinted (0.50 at 23.5 °C,
-# 0.1 m/s, 1 clo), does not follow from the standard's own program, whose result the library below confirms; it is left out.
+# ISO 7730:2005 Table D.1: air and radiant °C, m/s, %, met, clo → PMV, PPD. Its seventh row, as commonly reprinted (0.50
+# at 23.5 °C, 0.1 m/s, 1 clo), does not follow from the standard's own program, whose result the library below confirms;
+# it is left out.
 TABLE_D1 = [
     (22.0, 22.0, 0.10, 60.0, 1.2, 0.5, -0.75, 17.0),
     (27.0, 27.0, 0.10, 60.0, 1.2, 0.5, 0.77, 17.0),
@@ -39,9 +40,8 @@ def test_agrees_with_pythermalcomfort():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pythermalcomfort.models import pmv_ppd_iso
-    grid = list(
-        itertools.product([15.0, 20.0, 26.0, 29.0], [17.0, 22.0, 30.0], [0.05, 0.2, 0.6], [30.0, 70.0], [1.0, 1.6], [0.3, 1.0])
-    )
+    air, radiant, velocity = [15.0, 20.0, 26.0, 29.0], [17.0, 22.0, 30.0], [0.05, 0.2, 0.6]
+    grid = list(itertools.product(air, radiant, velocity, [30.0, 70.0], [1.0, 1.6], [0.3, 1.0]))
     columns = [list(column) for column in zip(*grid, strict=True)]
     theirs = pmv_ppd_iso(*columns, limit_inputs=False, round_output=False)
     for row, vote, dissatisfied in zip(grid, theirs.pmv, theirs.ppd, strict=True):

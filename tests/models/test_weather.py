@@ -32,7 +32,9 @@ def test_a_year_has_the_statistics_of_its_climate(name):
     monthly = outdoor[: 12 * 730].reshape(12, 730).mean(axis=1)
     assert monthly.argmin() in (0, 1, 11)
     assert monthly.argmax() in (5, 6, 7)
-    assert monthly.max() - monthly.min() == pytest.approx(2.0 * climate.yearly_swing, abs=0.15 * climate.yearly_swing + 1.5)
+    assert monthly.max() - monthly.min() == pytest.approx(
+        2.0 * climate.yearly_swing, abs=0.15 * climate.yearly_swing + 1.5
+    )
     by_hour = outdoor[: 364 * 24].reshape(364, 24).mean(axis=0)
     assert by_hour.argmin() in (4, 5, 6)
     assert by_hour.argmax() in (16, 17, 18)
@@ -56,7 +58,9 @@ def test_the_sun_of_a_clear_day():
     june, december, night = clear_sky(np.array([noon_june, noon_december, midnight]), 47.0)
     # Sun heights 66.4° and 19.6° put into Haurwitz' formula by hand.
     assert june == pytest.approx(1098 * np.sin(np.radians(66.4)) * np.exp(-0.057 / np.sin(np.radians(66.4))), rel=0.01)
-    assert december == pytest.approx(1098 * np.sin(np.radians(19.6)) * np.exp(-0.057 / np.sin(np.radians(19.6))), rel=0.03)
+    assert december == pytest.approx(
+        1098 * np.sin(np.radians(19.6)) * np.exp(-0.057 / np.sin(np.radians(19.6))), rel=0.03
+    )
     assert night == 0.0
 
 
