@@ -17,7 +17,7 @@ def test_not_root_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers.os, "geteuid", lambda: 1000)
     monkeypatch.setattr(peers, "_installed", lambda _package: False)
     monkeypatch.setattr(peers.shutil, "which", lambda name: f"/usr/bin/{name}")
-    with pytest.raises(pytest.skip.Exception, match="package nosuch: not root.*apt-get install nosuch"):
+    with pytest.raises(pytest.skip.Exception, match=r"package nosuch: not root.*apt-get install nosuch"):
         peers.require_debian("nosuch")
 
 
