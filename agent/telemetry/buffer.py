@@ -118,9 +118,9 @@ class Buffer:
         with self._lock:
             disk = self._disk
             return BufferStats(
-                rows=len(self._memory) + (disk.rows if disk else 0),
-                bytes=self._memory.bytes + (disk.bytes if disk else 0),
-                dropped=self._memory.dropped + (disk.dropped if disk else self._dropped_before),
+                rows=self._memory.rows + (disk.rows if disk is not None else 0),
+                bytes=self._memory.bytes + (disk.bytes if disk is not None else 0),
+                dropped=self._memory.dropped + (disk.dropped if disk is not None else self._dropped_before),
                 durable=not self._trouble,
             )
 
@@ -129,9 +129,9 @@ class Buffer:
         with self._lock:
             if self._trouble:
                 self._recover()
-            if len(self._memory):
+            if self._memory.rows:
                 _log.warning(
-                    "messages lost at stop: the disk cannot be written", rows=len(self._memory), error=self._trouble
+                    "messages lost at stop: the disk cannot be written", rows=self._memory.rows, error=self._trouble
                 )
             if self._disk is not None:
                 self._disk.close()
@@ -210,7 +210,7 @@ class Buffer:
         try:
             self._disk.remove(self._undeleted)
             self._undeleted.clear()
-            while len(self._memory) or self._memory.dropped:
+            while self._memory.rows or self._memory.dropped:
                 rows = self._memory.oldest(MOVE_ROWS)
                 self._disk.append([Message(row.topic, row.payload, row.retain) for row in rows], self._memory.dropped)
                 self._memory.remove([row.id for row in rows])

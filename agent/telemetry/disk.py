@@ -71,6 +71,9 @@ class DiskQueue:
         db = self._db
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         is_new = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version != (0 if is_new else SCHEMA_VERSION):
+            raise BufferCorruptError(f"it has version {version}, this agent writes version {SCHEMA_VERSION}")
         if is_new:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
@@ -78,9 +81,6 @@ class DiskQueue:
         db.execute("PRAGMA journal_size_limit = 4194304")
         if is_new:
             db.executescript(_SCHEMA)
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA_VERSION:
-            raise BufferCorruptError(f"it has version {version}, this agent writes version {SCHEMA_VERSION}")
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise BufferCorruptError(verdict)
@@ -91,9 +91,6 @@ class DiskQueue:
             f"SELECT COUNT(*), COALESCE(SUM({_COST}), 0), COALESCE(MAX(id), 0) FROM message"  # noqa: S608  (a constant)
         ).fetchone()
         self.dropped: int = db.execute("SELECT value FROM counter WHERE name = 'dropped'").fetchone()[0]
-
-    def __len__(self) -> int:
-        return self.rows
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -170,7 +167,7 @@ class DiskQueue:
         self.rows -= rows
         self.bytes -= size
         if self.rows == 0 and self._db.execute("PRAGMA freelist_count").fetchone()[0] > SPARE_PAGES:
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+            self._db.executescript("PRAGMA incremental_vacuum")  # execute() would stop after one page
 
     def close(self) -> None:
         """Checkpoint and close."""

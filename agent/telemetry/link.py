@@ -31,7 +31,9 @@ ACK_TIMEOUT_S: Final = 60.0
 """A broker that answers pings but acknowledges nothing for this long is left and connected to anew."""
 TAKE_ROWS: Final = 200
 REMOVE_ROWS: Final = 128
-"""Acknowledged rows deleted per transaction while busy; all of them once idle."""
+"""Acknowledged rows deleted per transaction while busy; all of them once it is quiet."""
+SETTLE_S: Final = 0.05
+"""No acknowledgement for this long is quiet."""
 GOODBYE_S: Final = 1.0
 """For the acknowledgement of ``offline`` at a clean stop."""
 
@@ -129,7 +131,7 @@ class Link:
             self._serve(session)
         finally:
             self.connected = False
-            self._settle(session, all_of_them=True)
+            self._settle(session, quiet=True)
             session.abandon()
             if time.monotonic() - opened >= STABLE_S:
                 self._backoff.reset()
@@ -158,17 +160,18 @@ class Link:
                 self._goodbye(session)
                 return
             before = session.in_flight
-            session.pump(IDLE_S)
-            if session.in_flight < before or before == 0:
+            session.pump(SETTLE_S if session.acked else IDLE_S)
+            quiet = session.in_flight >= before
+            if not quiet or before == 0:
                 progress = now
             elif now - progress > ACK_TIMEOUT_S:
                 raise ConnectionEndedError(f"the broker acknowledged nothing for {ACK_TIMEOUT_S:.0f} s")
-            self._settle(session)
+            self._settle(session, quiet=quiet)
 
     def _overdue(self) -> bool:
         return self._stop_by is not None and time.monotonic() >= self._stop_by
 
-    def _settle(self, session: Session, *, all_of_them: bool = False) -> None:
+    def _settle(self, session: Session, *, quiet: bool) -> None:
         """Take what the broker has, or will never take, out of the buffer."""
         for row, reason in session.refused:
             self.refused += 1
@@ -178,7 +181,7 @@ class Link:
         if session.refused:
             self._buffer.remove([row.id for row, _ in session.refused])
             session.refused.clear()
-        if session.acked and (all_of_them or len(session.acked) >= REMOVE_ROWS or session.in_flight == 0):
+        if session.acked and (quiet or len(session.acked) >= REMOVE_ROWS or session.in_flight == 0):
             self._buffer.remove(session.acked)
             self.acked += len(session.acked)
             session.acked.clear()

@@ -27,7 +27,9 @@ class MemoryQueue:
         self.bytes = 0
         self.dropped = 0
 
-    def __len__(self) -> int:
+    @property
+    def rows(self) -> int:
+        """How many messages are here."""
         return len(self._rows)
 
     def append(self, messages: Iterable[Message]) -> None:

@@ -99,6 +99,7 @@ class Publisher:
         self._inbox: deque[Message] = deque()
         self._inbox_bytes = 0
         self._inbox_dropped = 0
+        self._committing = (0, 0)
         self._too_large = 0
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -160,7 +161,8 @@ class Publisher:
         buffer, link = self._buffer, self._link
         kept = buffer.stats() if buffer is not None else None
         with self._lock:
-            waiting, waiting_bytes, lost = len(self._inbox), self._inbox_bytes, self._inbox_dropped
+            rows, size = self._committing
+            waiting, waiting_bytes, lost = rows + len(self._inbox), size + self._inbox_bytes, self._inbox_dropped
         return PublisherStats(
             queued=waiting + (kept.rows if kept else 0),
             queued_bytes=waiting_bytes + (kept.bytes if kept else 0),
@@ -221,8 +223,10 @@ class Publisher:
     def _commit(self, buffer: Buffer, link: Link) -> None:
         with self._lock:
             messages, self._inbox = self._inbox, deque()
-            self._inbox_bytes = 0
+            self._committing, self._inbox_bytes = (len(messages), self._inbox_bytes), 0
             lost, self._inbox_dropped = self._inbox_dropped, 0
         if messages or lost:
             buffer.append(messages, lost)
             link.wake()
+        with self._lock:
+            self._committing = (0, 0)
