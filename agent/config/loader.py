@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from agent.config.checks import run_checks
-from agent.config.errors import ConfigErrors, Problem, shown_path
+from agent.config.errors import ConfigErrors, Problem
 from agent.config.functions import FunctionProbe
 from agent.config.packs import PackShelf
 from agent.config.place import Place
@@ -143,11 +143,8 @@ class _Loading:
                 )
                 continue
             if not found:
-                folder = shown_path(self._root, None)
                 self._problems.append(
-                    place.problem(
-                        at, f"no file matches {pattern!r} in {folder}", "correct the path, or remove the line"
-                    )
+                    place.problem(at, f"no file matches {pattern!r}", "correct the path, or remove the line")
                 )
             if self._path in found:
                 self._problems.append(

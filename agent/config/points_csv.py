@@ -98,7 +98,7 @@ class CsvPoints:
                 self._fault(number, start, f"the column {cell!r} is given twice", "keep one of them")
                 path = None
             columns.append(path)
-        if ("name",) not in columns:
+        if ("name",) not in columns and not self.problems:
             self._fault(
                 number,
                 0,

@@ -1,4 +1,4 @@
-"""How findings of pydantic are said: at their place, in the words of the files, with a fix from the text of the models."""
+"""How findings of pydantic are said: at their place, in the words of the files, with a fix from the models' text."""
 
 from __future__ import annotations
 
