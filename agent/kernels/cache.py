@@ -63,21 +63,22 @@ def find(file_name: str) -> Path | None:
 def require_trusted(path: Path) -> None:
     """Refuse a file or folder that anyone but root and this user could have written or replaced.
 
-    The path itself must not be writable by group or others; each folder above it may be so only if it is sticky, like
-    ``/tmp``.
+    Neither the path nor the folder it lies in may be writable by group or others; a folder further above may be so only
+    if it is sticky, like ``/tmp``.
 
     Raises:
         CacheUntrustedError: with the folder at fault and the command that mends it.
     """
     real = path.resolve(strict=True)
+    folder = real if real.is_dir() else real.parent
     for place in (real, *real.parents):
         status = place.stat()
         if status.st_uid not in (0, os.geteuid()):
             raise CacheUntrustedError(
                 f"{place} belongs to user {status.st_uid}: kernels are only loaded from folders of root or of this user"
             )
-        sticky_parent = place != real and bool(status.st_mode & stat.S_ISVTX)
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky_parent:
+        sticky_above = place in folder.parents and bool(status.st_mode & stat.S_ISVTX)
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky_above:
             raise CacheUntrustedError(
                 f"{place} can be written by others, kernels are not loaded from there: chmod go-w {place}"
             )

@@ -59,19 +59,14 @@ class Arguments:
 
         Raises TypeError for a call the function would refuse, as Python does.
         """
-        names = self._positional
-        named = dict(zip(names, args, strict=False))
-        if (
-            (
-                len(args) > len(names)
-                or not self._required <= named.keys() | kwargs.keys()
-                or not named.keys().isdisjoint(kwargs)
-            )
-            or not kwargs.keys() <= self._known
-            or not self._positional_only.isdisjoint(kwargs)
-        ):
-            self._signature.bind(*args, **kwargs)
+        named = dict(zip(self._positional, args, strict=False))
+        count = len(named) + len(kwargs)
         named.update(kwargs)
+        fits = len(named) == count and len(args) <= len(self._positional)
+        if not fits or any(name not in named for name in self._required) or not self._known.issuperset(kwargs):
+            self._signature.bind(*args, **kwargs)
+            if len(named) != count:
+                raise TypeError("a positional-only parameter and a keyword have the same name: @poet cannot tell them apart")
         return named
 
     def perceive(
@@ -90,4 +85,7 @@ class Arguments:
         checked = named if plugin is None else plugin.process_inputs(extra, named)
         positional = self._positional[: len(args)]
         rest = {name: value for name, value in checked.items() if name not in positional}
-        return Call(tuple(checked[name] for name in positional) + extra, {**rest, **learned}, {**checked, **learned})
+        if learned:
+            rest.update(learned)
+            checked = {**checked, **learned}
+        return Call(tuple([checked[name] for name in positional]) + extra, rest, checked)

@@ -145,7 +145,8 @@ class Handle:
 
     def _ask(self, stage: Stage, subject: Any, causes: tuple[str, ...] = ()) -> Decision | None:
         """A person's correction or override; guidance is recorded and the call goes on."""
-        if not wants(self.settings.interrupts, bool(causes), self.last_verdict is OK, self._equipment):
+        mode = self.settings.interrupts
+        if mode is InterruptMode.OFF or not wants(mode, bool(causes), self.last_verdict is OK, self._equipment):
             return None
         decision = ask(Interrupt(self.name, stage, subject, causes))
         if decision is not None and decision.kind is Kind.GUIDANCE:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -139,25 +140,31 @@ class DomainPlugin(ABC):
     def _named_causes(self, inputs: Mapping[str, Any]) -> list[str]:
         causes = []
         for name, value in inputs.items():
-            spec = self.inputs.get(name)
-            if value is None:
-                causes.append(f"{name} is missing")
-            elif isinstance(value, int | float):
-                if spec is not None and not spec.low <= value <= spec.high:
-                    causes.append(f"{name} = {value:g} is not between {spec.low:g} and {spec.high:g} {spec.unit}")
-                elif not math.isfinite(value):
-                    causes.append(f"{name} is not a number")
-            elif spec is not None:
-                causes.append(f"{name} is {type(value).__name__}, not a number in {spec.unit}")
+            cause = _cause(name, value, self.inputs.get(name))
+            if cause:
+                causes.append(cause)
         return causes
 
 
+def _cause(name: str, value: Any, spec: InputSpec | None) -> str:
+    """Why an input cannot be believed, empty if it can. Lists, tuples and dicts are looked through: one bad sensor is a bad input."""
+    if isinstance(value, int | float):
+        if spec is not None and not spec.low <= value <= spec.high:
+            return f"{name} = {value:g} is not between {spec.low:g} and {spec.high:g} {spec.unit}"
+        return "" if math.isfinite(value) else f"{name} is not a number"
+    if value is None:
+        return f"{name} is missing"
+    if isinstance(value, list | tuple):
+        return "; ".join(filter(None, (_cause(f"{name}[{index}]", item, spec) for index, item in enumerate(value))))
+    if isinstance(value, Mapping):
+        return "; ".join(filter(None, (_cause(f"{name}[{key!r}]", item, spec) for key, item in value.items())))
+    if isinstance(value, Real):
+        return _cause(name, float(value), spec)
+    return "" if spec is None else f"{name} is {type(value).__name__}, not a number in {spec.unit}"
+
+
 def _unnamed_causes(args: tuple[Any, ...]) -> list[str]:
-    causes = []
-    for index, value in enumerate(args):
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            causes.append(f"extra argument {index + 1} is {'missing' if value is None else 'not a number'}")
-    return causes
+    return [cause for index, value in enumerate(args) if (cause := _cause(f"extra argument {index + 1}", value, None))]
 
 
 @cache
