@@ -1,6 +1,6 @@
 """Zone-years a second on one core: plant, control and limits at 5-minute steps, beside the same model in numpy.
 
-    python benchmarks/simulation_speed.py [--zones 256] [--days 30] [--json]
+    python benchmarks/simulation_speed.py [--zones 512] [--days 30] [--json]
 
 The compiled run and the numpy run simulate the same zones, weather and control, and must agree at the end. Measured on
 some days of a winter and scaled to years; every step costs the same. Best of the repetitions: other work on the machine
@@ -222,7 +222,7 @@ def numpy_judge(dt, use, zs, low, high, co2_limit, tally) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--zones", type=int, default=256, help="zones simulated together, a multiple of 4")
+    parser.add_argument("--zones", type=int, default=512, help="zones simulated together, a multiple of 4")
     parser.add_argument("--days", type=float, default=30.0, help="simulated days per repetition")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true")

@@ -18,8 +18,9 @@ class Plant(Protocol):
     """A simulated process. Values are in each point's declared unit.
 
     A plant may also have ``meters: Mapping[str, str]`` (energy use → the name of a point that counts it in kWh): the
-    reports then show energy by use; and ``starts: Mapping[str, str]`` (machine → the name of a point that counts its
-    starts).
+    reports then show energy by use; ``starts: Mapping[str, str]`` (machine → the name of a point that counts its
+    starts); and ``use_kernels(load)``: ``load`` gives the compiled functions of a kernels module by its name, for the
+    runs after the next reset.
     """
 
     points: Mapping[str, PointSpec]
