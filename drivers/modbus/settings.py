@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, model_validator
 
 Table = Literal["coil", "discrete", "input", "holding"]
 DataType = Literal["bit", "i16", "u16", "i32", "u32", "i64", "u64", "f32", "f64"]
@@ -27,7 +28,17 @@ def _seconds(value: Any, info: ValidationInfo) -> float:
     raise ValueError(f"{value!r} is not a duration: write a number with its unit, such as 500ms or 3s")
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str), Field(gt=0.0, le=600.0)]
+def _as_text(seconds: float) -> str:
+    # The write journal keeps settings as JSON; what it wrote must be readable under the rule for files.
+    return f"{Decimal(repr(seconds)):f}s"
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(_seconds, json_schema_input_type=str),
+    PlainSerializer(_as_text, return_type=str, when_used="json"),
+    Field(gt=0.0, le=600.0),
+]
 
 
 class _Strict(BaseModel):
