@@ -7,7 +7,6 @@ Third parties add a driver with an entry point in the group ``poetd.drivers`` th
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -136,17 +135,6 @@ class Driver(ABC):
         """Whether writing None hands the point back to the equipment's own logic. Modbus cannot."""
         del point
         return False
-
-
-async def gather_bounded(tasks: Sequence[asyncio.Task[None]], timeout_s: float) -> None:
-    """Wait for tasks at most ``timeout_s`` wall seconds, then cancel and reap what is left. Shutdown must end."""
-    if not tasks:
-        return
-    _done, pending = await asyncio.wait(tasks, timeout=timeout_s)
-    for task in pending:
-        task.cancel()
-    if pending:
-        await asyncio.wait(pending, timeout=1.0)
 
 
 DriverFactory = Callable[[str, BaseModel, Sequence[DevicePoint], DeviceClock], Driver]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
 from pathlib import Path
 
@@ -442,3 +443,47 @@ async def test_failures_are_counted_and_not_logged_at_every_poll(clock: ManualCl
         assert (driver.health.polls, driver.health.poll_errors) == (5, 5)
         assert "server device failure" in driver.health.last_error
         await driver.close()
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_noise_ends_in_an_error_and_never_in_a_value(clock: ManualClock, seed: int) -> None:
+    noise = random.Random(seed)
+
+    async def babble(request: Request) -> None:
+        frame = bytearray(request.frame())
+        for _ in range(noise.randint(1, 4)):
+            # Damage the header or the function, never only the data: that no protocol without a checksum can see.
+            frame[noise.choice((0, 1, 2, 3, 4, 5, 6, 7, 8))] ^= noise.randint(1, 255)
+        request.writer.write(bytes(frame) + noise.randbytes(noise.randint(0, 40)))
+
+    starts = [1, 2, 3]
+    async with ScriptedServer(babble) as server:
+        driver = driver_for(server.port, holding_points(starts), clock, timeout="20ms")
+        for _ in range(3):
+            await driver.connect()
+            try:
+                assert_true_or_bad(await driver.poll(), starts)
+            except DriverError as error:
+                assert str(error)
+        server.handler = healthy
+        for _ in range(2):
+            await driver.connect()
+            try:
+                result = await driver.poll()
+            except DriverError:
+                continue
+        assert result.value.tolist() == starts
+        await driver.close()
+
+
+async def test_a_request_on_a_closed_link_ends_at_once() -> None:
+    async with ScriptedServer() as server:
+        endpoint = shared_endpoint("127.0.0.1", server.port)
+        with pytest.raises(NotConnectedError, match="connect first"):
+            await ask(endpoint, 1)
+        await endpoint.open(server, 1, 1.0)
+        await endpoint.exchange([], 1.0)
+        assert not server.requests
+        await endpoint.leave(server)
+        with pytest.raises(NotConnectedError, match="connect first"):
+            await ask(endpoint, 1)
