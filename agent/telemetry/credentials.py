@@ -46,6 +46,17 @@ def read_password(path: Path) -> str:
     return password
 
 
+class _ClosingSocket(ssl.SSLSocket):
+    """paho forgets the socket of a failed handshake; this one closes itself."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def tls_context(tls: TlsConfig) -> ssl.SSLContext:
     """A context that verifies the broker's certificate and name, TLS 1.2 or newer.
 
@@ -56,6 +67,7 @@ def tls_context(tls: TlsConfig) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=tls.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise CredentialError(f"tls ca_file {tls.ca_file} is not a file of PEM certificates: {error}") from error
+    context.sslsocket_class = _ClosingSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.certificate_file is not None:
         key = tls.key_file or tls.certificate_file

@@ -71,6 +71,7 @@ class Link:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry-link", daemon=True)
         self._version: Protocol = "5"
+        self._worked: Protocol | None = None
         self._trouble = ""
         self.connected = False
         self.protocol: Protocol | None = None
@@ -107,6 +108,7 @@ class Link:
             except VersionRefusedError as error:
                 delay = self._other_version(error)
             except ConnectError as error:
+                self._version = self._worked or "5"
                 self._note(str(error))
                 delay = self._backoff.slowest() if error.hopeless else self._backoff.next()
             except Exception as error:  # noqa: BLE001  (the last line of defence: the link may never end for good)
@@ -121,7 +123,7 @@ class Link:
         session.open()
         opened = time.monotonic()
         self.connects += 1
-        self.protocol = self._version
+        self.protocol = self._worked = self._version
         self.connected = True
         self.last_error = ""
         broker = f"{self._config.host}:{self._config.port}"
@@ -200,6 +202,7 @@ class Link:
             self._version = "3.1.1"
             return 0.0
         self._version = "5"
+        self._worked = None
         self._note(str(error))
         return self._backoff.next()
 

@@ -33,7 +33,7 @@ method, session taken over (another client uses our identifier), server moved. p
 _REMEDY: Final = {
     0x85: "the broker does not accept the client identifier: choose another site or agent name",
     0x86: "check username and password_file",
-    0x87: "allow this user on the broker (access list)",
+    0x87: "check username and password_file, and that the broker's access list allows this user",
     0x8E: "another client connects with the same identifier: two agents must not share site and agent name",
 }
 
@@ -204,8 +204,12 @@ class Session:
     def _on_connect(self, _client: Any, _userdata: Any, _flags: Any, reason: Any, properties: Any) -> None:
         self._connack = (reason, properties)
 
-    def _on_disconnect(self, _client: Any, _userdata: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self._ended = f"{reason}{'; ' + _REMEDY[reason.value] if reason.value in _REMEDY else ''}"
+    def _on_disconnect(self, _client: Any, _userdata: Any, flags: Any, reason: Any, _properties: Any) -> None:
+        if not flags.is_disconnect_packet_from_server:
+            self._ended = "connection lost"
+            return
+        remedy = _REMEDY.get(reason.value)
+        self._ended = f"the broker ended the connection: {reason}{'; ' + remedy if remedy else ''}"
         self._ended_hopeless = reason.value in _HOPELESS
 
     def _on_publish(self, _client: Any, _userdata: Any, mid: int, reason: Any, _properties: Any) -> None:

@@ -244,6 +244,28 @@ def test_a_broker_that_learns_mqtt_5_is_found_out(fake: FakeBroker, publisher: M
     until(lambda: pub.stats().connected)
 
 
+@pytest.mark.fault
+def test_a_broker_that_dies_while_answering_is_not_taken_for_an_old_one(
+    fake: FakeBroker, publisher: Make, until: Until
+) -> None:
+    fake.refuse_v5 = "close"
+    listening = fake.levels
+
+    class DownAfterFirst(list[int]):
+        def append(self, level: int) -> None:
+            super().append(level)
+            if len(self) == 1:
+                fake.down()
+
+    fake.levels = DownAfterFirst(listening)
+    pub = publisher(fake.port)
+    until(lambda: len(pub._backoff.asked) >= 2)  # type: ignore[union-attr]
+    fake.refuse_v5 = ""
+    fake.listen()
+    until(lambda: pub.stats().connected)
+    assert pub.stats().protocol == "5"
+
+
 REFUSALS = {
     "wrong password": (b"\x20\x03\x00\x86\x00", "password"),
     "not authorised": (b"\x20\x03\x00\x87\x00", "access list"),
