@@ -54,9 +54,11 @@ class BatchKernel:
         args float64 (n_args, n_units): row per parameter, in the order of the function's parameters.
         due uint8 (n_units,): 0 = leave this unit alone.
         out float64 (n_fields, n_units): row per result field. NaN where the status is RAISED or NOT_A_COMMAND.
-        status uint8 (n_units,): :class:`CallStatus`; NOT_RUN for every unit that was not called.
+        status uint8 (n_units,): :class:`CallStatus`; NOT_RUN for a due unit that was not reached.
         text uint8 (n_units, 64): the command's text, or the exception's; UTF-8, zero padded.
         progress int64 (1,): the unit being called, so that a hang or a crash can be attributed from outside.
+
+    Nothing of a unit that is not due is touched: several workers may share the arrays, each with its own ``due``.
     """
 
     kind: Literal["aot", "jit", "python"]
@@ -78,7 +80,7 @@ class BatchKernel:
         _require(status, "status", np.uint8, (units,))
         _require(text, "text", np.uint8, (units, TEXT_BYTES))
         _require(progress, "progress", np.int64, (1,))
-        status[:] = CallStatus.NOT_RUN
+        status[due != 0] = CallStatus.NOT_RUN
         progress[0] = -1
         first = 0
         while first < units:

@@ -19,7 +19,7 @@ from agent.poet.settings import LearningMode
 
 BATCH: Final = 32
 """Records handed over together in the modes batch and hybrid; also the most that are held."""
-LOAD_LIMIT: Final = 1.5
+LOAD_LIMIT: Final = 2.0
 """Runnable processes per CPU above which learning is shed: control comes first."""
 LOAD_CHECK_S: Final = 5.0
 

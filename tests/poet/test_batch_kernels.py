@@ -142,11 +142,11 @@ def test_canonical_example_as_a_batch(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["python", "jit"])
-def test_only_due_units_are_called_and_others_are_not_run(mode: str) -> None:
+def test_nothing_of_a_unit_that_is_not_due_is_touched(mode: str) -> None:
     out, status, text = run(kernel_of(pair, mode), [[1, 2, 3], [4, 5, 6]], due=[0, 1, 0])
-    assert status.tolist() == [CallStatus.NOT_RUN, CallStatus.OK, CallStatus.NOT_RUN]
+    assert status.tolist() == [99, CallStatus.OK, 99], "another worker may be at work on the others"
     assert out.T.tolist() == [[-7, -7], [3, 5], [-7, -7]]
-    assert text[1] == ""
+    assert text == ["A" * TEXT_BYTES, "", "A" * TEXT_BYTES]
 
 
 @pytest.mark.parametrize("mode", ["python", "jit"])
