@@ -15,7 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from agent.config.loader import LoadedSite
-    from agent.plants.serve import PlantServer
+    from agent.plants.serve import Endpoint, PlantServer
     from models.plant import Plant
 
 EXIT_BAD_CONFIGURATION = 78
@@ -112,7 +112,7 @@ def serve(
                 raise click.UsageError("the site's devices are on several ports: leave --port out")
             endpoints[0].port = port
         if map_format is not None:
-            _print_map(plant, loaded, map_format)
+            _print_map(plant, endpoints, map_format)
             return
         step = loaded.site.plant.step if loaded is not None and loaded.site.plant is not None else DEFAULT_STEP_S
         runner = PlantRunner(plant, seed=seed, start=start or datetime.now(UTC), speed=speed, largest_step=step)
@@ -173,36 +173,28 @@ def _option(text: str) -> tuple[str, float | int | str | bool]:
     return name, value
 
 
-def _print_map(plant: Plant, loaded: LoadedSite | None, map_format: str) -> None:
-    from agent.plants.binding import as_yaml, automatic_map, bind_site
-    from drivers.modbus.settings import ModbusAddress
+def _print_map(plant: Plant, endpoints: Sequence[Endpoint], map_format: str) -> None:
+    from agent.plants.binding import as_yaml
 
-    if loaded is None:
-        addresses = automatic_map(plant.points)
-    else:
-        addresses = {
-            target: address
-            for name, target in bind_site(loaded, plant).items()
-            if isinstance(address := loaded.points[name][1].address, ModbusAddress)
-        }
+    served = [value for endpoint in endpoints for values in endpoint.units.values() for value in values]
+    if map_format == "yaml":
+        click.echo(as_yaml(plant.points, {value.point: value.address for value in served}, "plant"))
+        return
     rows = [
         {
-            "point": name,
-            "table": address.table,
-            "address": address.number,
-            "type": address.type,
-            "unit": plant.points[name].unit,
-            "writable": plant.points[name].writable,
-            "description": plant.points[name].description,
+            "point": value.point,
+            "table": value.address.table,
+            "address": value.address.number,
+            "type": value.address.type,
+            "unit": value.unit,
+            "writable": plant.points[value.point].writable and value.address.writable,
+            "description": plant.points[value.point].description,
         }
-        for name, address in addresses.items()
+        for value in served
     ]
     if map_format == "json":
         click.echo(json.dumps(rows, indent=1))
-    elif map_format == "yaml":
-        click.echo(as_yaml(plant.points, addresses, "plant"))
-    else:
-        for row in rows:
-            access = "rw" if row["writable"] else "r "
-            place = f"{row['table']:8} {row['address']:5}  {row['type']:4} {access}"
-            click.echo(f"{place}  {row['point']:24} {row['unit']:6} {row['description']}")
+        return
+    for row in rows:
+        place = f"{row['table']:8} {row['address']:5}  {row['type']:4} {'rw' if row['writable'] else 'r '}"
+        click.echo(f"{place}  {row['point']:24} {row['unit']:6} {row['description']}")
