@@ -23,6 +23,8 @@ def open_store(path: Path, application_id: int, version: int, schema: Sequence[s
     """
     try:
         if not path.exists():
+            if path.with_name(f"{path.name}-wal").exists():
+                raise DamagedStoreError(f"{path} is gone, but its write-ahead log is there")
             _create(path, application_id, version, schema)
         elif path.stat().st_size == 0:
             raise DamagedStoreError(f"{path} is empty: it was truncated")

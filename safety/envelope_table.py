@@ -46,9 +46,9 @@ class EnvelopeTable:
                 values are both above idle.
         """
         names = tuple(envelope.name for envelope in envelopes)
-        for name in names:
-            if names.count(name) > 1:
-                raise EnvelopeError(f"output {name} has two envelopes: keep one")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise EnvelopeError(f"output {twice} has two envelopes: keep one")
         for first, second in exclusive:
             _check_pair(envelopes, first, second)
         limits = np.empty((kernels.LIMIT_ROWS, len(envelopes)))

@@ -49,12 +49,7 @@ if TYPE_CHECKING:
     Words = npt.NDArray[np.uint32]
 
 # RequestState
-OK = 1
-INPUT_BAD = 2
-FUNCTION_FAILED = 3
-DEADLINE_MISSED = 4
-HOLD_FAILED = 5
-HOLD_DEADLINE = 6
+OK, INPUT_BAD, FUNCTION_FAILED, DEADLINE_MISSED, HOLD_FAILED, HOLD_DEADLINE = range(1, 7)
 
 # Verdict bits
 V_CLAMPED_LOW = 1 << 0
@@ -91,11 +86,7 @@ MARK_ROWS = 4
 RANK_REQUEST, RANK_FAIL_SAFE, RANK_FORCED = range(3)
 
 # Interlock status. 0, fresh memory, forces the outputs.
-STARTUP = 0
-CLEAR = 1
-PENDING = 2
-TRIPPED = 3
-RESETTABLE = 4
+STARTUP, CLEAR, PENDING, TRIPPED, RESETTABLE = range(5)
 
 # Rows of ``clocks``, f8 (3, n_interlocks): since when the trip, and the clear condition, hold (NaN: not); when it
 # last tripped

@@ -168,8 +168,7 @@ class Latches:
 def _move_aside(path: Path, utc: float) -> Path:
     stamp = int(utc) if math.isfinite(utc) else 0
     aside = path.with_name(f"{path.name}.damaged-{stamp}")
-    path.replace(aside)
-    for suffix in ("-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.replace(aside.with_name(aside.name + suffix))

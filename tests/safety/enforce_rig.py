@@ -27,7 +27,15 @@ def cooling(**changes: object) -> Envelope:
 
 def fan(**changes: object) -> Envelope:
     """A contact with minimum times."""
-    row = {"name": "z/fan", "low": 0.0, "high": 1.0, "fail_safe": 0.0, "allowed": (0.0, 1.0), "min_on_s": 60.0, "min_off_s": 30.0}
+    row = {
+        "name": "z/fan",
+        "low": 0.0,
+        "high": 1.0,
+        "fail_safe": 0.0,
+        "allowed": (0.0, 1.0),
+        "min_on_s": 60.0,
+        "min_off_s": 30.0,
+    }
     return Envelope(**{**row, **changes})  # type: ignore[arg-type]
 
 

@@ -313,7 +313,7 @@ def test_history_is_known_once_both_times_have_passed() -> None:
     rig = Rig([fan()])
     rig.scan(0.0, [OFF])
     rig.scan(60.0, [OFF])
-    assert rig.enforcer._state.marks[kernels.KNOWN, 0] == 1  # noqa: SLF001
+    assert rig.enforcer._state.marks[kernels.KNOWN, 0] == 1
 
 
 def test_a_fresh_rig_stands_at_fail_safe() -> None:

@@ -23,14 +23,18 @@ REQUESTS = st.one_of(
     st.floats(-20.0, 120.0),
     st.sampled_from([0.0, -0.0, 1.0, 50.0, 50.000001, 100.0, 5e-324, 1.7e308, math.nan]),
 )
-STATES = st.one_of(st.just(RequestState.OK), st.just(RequestState.OK), st.sampled_from(RequestState), st.integers(0, 255))
+STATES = st.one_of(
+    st.just(RequestState.OK), st.just(RequestState.OK), st.sampled_from(RequestState), st.integers(0, 255)
+)
 STEPS = st.sampled_from([0.0, 0.001, 1.0, 4.9, 5.0, 60.0, 1e6])
 NOT_ORDINARY = Verdict.FAIL_SAFE | Verdict.TRIPPED | Verdict.EXCLUSIVE
 
 
 @st.composite
 def envelopes(draw: st.DrawFn, name: str) -> Envelope:
-    low, high = draw(st.sampled_from([(0.0, 100.0), (0.0, 1.0), (-50.0, 10.0), (4.0, 20.0), (-1e300, 1e300), (0.0, 1e-300)]))
+    low, high = draw(
+        st.sampled_from([(0.0, 100.0), (0.0, 1.0), (-50.0, 10.0), (4.0, 20.0), (-1e300, 1e300), (0.0, 1e-300)])
+    )
     allowed = draw(st.one_of(st.none(), st.just((low, 0.5 * low + 0.5 * high, high))))
     inside = st.floats(low, high) if allowed is None else st.sampled_from(allowed)
     span = high - low
@@ -103,7 +107,10 @@ def cases(draw: st.DrawFn) -> Case:
         states=st.lists(STATES, min_size=count, max_size=count),
         due=st.lists(st.sampled_from([0, 1, 1, 1]), min_size=count, max_size=count),
         contacts=st.lists(
-            st.tuples(st.sampled_from([0.0, 0.0, 1.0, math.nan]), st.sampled_from([Quality.GOOD, Quality.GOOD, Quality.GOOD, Quality.BAD])),
+            st.tuples(
+                st.sampled_from([0.0, 0.0, 1.0, math.nan]),
+                st.sampled_from([Quality.GOOD, Quality.GOOD, Quality.GOOD, Quality.BAD]),
+            ),
             min_size=len(interlocks),
             max_size=len(interlocks),
         ),

@@ -128,7 +128,9 @@ def test_latches_and_history_survive_a_restart() -> None:
     made.measure("z/static", 800.0)
     made.scan(200.0)
     saved = made.enforcer.snapshot(260.0, UTC)
-    assert saved == Remembered((TripRecord("z/static_high", UTC - 60.0, "static > 750 Pa"),), (SwitchRecord("z/fan", False, UTC - 60.0),))
+    assert saved == Remembered(
+        (TripRecord("z/static_high", UTC - 60.0, "static > 750 Pa"),), (SwitchRecord("z/fan", False, UTC - 60.0),)
+    )
     after = restarted(saved, utc=UTC + 10.0)
     assert after.enforcer.forced_flag[0] == 1
     after.scan(6.0, [ON])
@@ -211,7 +213,15 @@ def test_tables_of_two_different_lists_are_refused() -> None:
 
 def test_public_arrays_have_the_documented_shapes() -> None:
     enforcer = rig().enforcer
-    for array in (enforcer.out, enforcer.relinquish, enforcer.verdict, enforcer.forced, enforcer.forced_flag, enforcer.first_out, enforcer.present):
+    for array in (
+        enforcer.out,
+        enforcer.relinquish,
+        enforcer.verdict,
+        enforcer.forced,
+        enforcer.forced_flag,
+        enforcer.first_out,
+        enforcer.present,
+    ):
         assert array.shape == (1,)
     for array in (enforcer.status, enforcer.tripped, enforcer.cause):
         assert array.shape == (2,)

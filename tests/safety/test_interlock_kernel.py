@@ -113,9 +113,13 @@ BAD_INPUTS = [
 
 
 @pytest.mark.parametrize(("value", "quality"), BAD_INPUTS)
-@pytest.mark.parametrize("when", ["t < 4.4 Cel", "t > 4.4 Cel", "not t < 4.4 Cel", "stat or t < 4.4", "stat and t < 4.4"])
+@pytest.mark.parametrize(
+    "when", ["t < 4.4 Cel", "t > 4.4 Cel", "not t < 4.4 Cel", "stat or t < 4.4", "stat and t < 4.4"]
+)
 @pytest.mark.parametrize("manual", [False, True])
-def test_a_bad_input_trips_at_once_whatever_the_condition_and_the_delay(value: float, quality: Quality, when: str, manual: bool) -> None:
+def test_a_bad_input_trips_at_once_whatever_the_condition_and_the_delay(
+    value: float, quality: Quality, when: str, manual: bool
+) -> None:
     made = rig(row(when=when, delay_s=1000.0, manual=manual, clear_delay_s=10.0))
     status(made, 0.0)
     made.measure("z/t", value, quality)
@@ -166,7 +170,9 @@ def test_several_trips_on_one_output() -> None:
     assert forced_by((("z/heating", 60.0),), (("z/heating", 0.0),))[0] == 0.0, "fail-safe wins"
     assert forced_by((("z/heating", 0.0),), (("z/heating", 60.0),))[0] == 0.0
     assert math.isnan(forced_by((("z/cooling", 60.0),), (("z/cooling", None),))[1]), "relinquish is its fail-safe"
-    assert forced_by((("z/heating", 10.0), ("z/cooling", 20.0)),) == (10.0, 20.0)
+    assert forced_by(
+        (("z/heating", 10.0), ("z/cooling", 20.0)),
+    ) == (10.0, 20.0)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,11 @@ def test_tables_are_frozen() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(-5.0, 20.0), st.sampled_from(Quality), st.sampled_from([0.0, 1.0, 30.0, 400.0])), min_size=1, max_size=20),
+    st.lists(
+        st.tuples(st.floats(-5.0, 20.0), st.sampled_from(Quality), st.sampled_from([0.0, 1.0, 30.0, 400.0])),
+        min_size=1,
+        max_size=20,
+    ),
     st.booleans(),
 )
 @settings(max_examples=200, deadline=None)
