@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,9 @@ TEND_S = 1.0
 DRAIN_S = 3.0
 RELEASE_S = 8.0
 PUBLISHER_STOP_S = 3.0
+FIRST_SCAN_LOOK_S = 0.02
+FIRST_SCAN_PATIENCE_S = 5.0
+"""A device that is away must not keep the others waiting for their first scan."""
 
 
 class Core:
@@ -133,6 +137,8 @@ class Core:
                 "running", units=len(program.units), points=len(program.points), outputs=len(program.outputs)
             )
             turning = asyncio.create_task(wheel.run())
+            first = asyncio.create_task(self._scan_soon(program, scan))
+            stack.callback(first.cancel)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wait_for_end(turning), run_for_s)
             wheel.stop()
@@ -142,6 +148,14 @@ class Core:
             if turning.done() and turning.exception() is not None:
                 raise RuntimeFault(f"the scan loop ended by itself: {turning.exception()!r}") from turning.exception()
             return code
+
+    async def _scan_soon(self, program: Program, scan: ScanLoop) -> None:
+        """One scan as soon as inputs and workers are there: a unit that is scanned once an hour need not wait for the hour."""
+        began = time.monotonic()
+        while not scan.ready and time.monotonic() - began < FIRST_SCAN_PATIENCE_S:  # noqa: ASYNC110  (two conditions, once)
+            await asyncio.sleep(FIRST_SCAN_LOOK_S)
+        for group in program.groups:
+            scan.scan(group, self._clock.monotonic())
 
     async def _functions(self, operate: OperateLink) -> dict[str, FunctionInfo] | None:
         """What the operate process says of the site's functions; None if we are stopped meanwhile."""

@@ -43,6 +43,7 @@ class ScanLoop:
         )
         self._outcome = np.zeros(outputs, np.uint8)
         self._perceived_at = -np.inf
+        self._heard_of: set[str] = set()
         self._log = log.get("core")
         self.lateness_s = np.zeros(LATENESS_KEPT)
         self.scans = 0
@@ -63,6 +64,11 @@ class ScanLoop:
     def outcomes(self) -> Index:
         """(outputs,) the last :class:`WriteOutcome` of each output, 0 = none yet."""
         return self._outcome.astype(np.intp)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every device has answered or failed once, and the control functions can run."""
+        return self._lanes is not None and self._lanes.ready and self._heard_of >= self._tasks.keys()
 
     # --- ticks --------------------------------------------------------------------------------------------------------
 
@@ -147,6 +153,7 @@ class ScanLoop:
         """A device's poll has ended: take it in, and let the interlocks see it at once."""
         now = self._clock.monotonic()
         where = self.engine.program.device_slices[device]
+        self._heard_of.add(device)
         self.engine.ingest(where, result.value, result.quality, result.reason, result.source_time, now)
         self.engine.perceive(now, where)
         self.safety(now)
