@@ -53,6 +53,7 @@ def _build(site: Path | None) -> Iterator[BuildReport]:
     from agent.config.errors import render
     from agent.kernels.modules import KERNEL_MODULES
     from agent.poet.build_ahead import build_function, build_module
+    from agent.runtime.operate.probe import first_difference_in_child
 
     functions: list[str] = []
     search_path: tuple[Path, ...] = ()
@@ -67,4 +68,4 @@ def _build(site: Path | None) -> Iterator[BuildReport]:
     for name in KERNEL_MODULES:
         yield build_module(name)
     for spec in functions:
-        yield build_function(spec, search_path)
+        yield build_function(spec, search_path, first_difference_in_child)

@@ -44,6 +44,9 @@ class NotACommandError(TypeError):
 Run = Callable[[Floats, Bytes, Floats, Bytes, Bytes, Longs, int], None]
 """(args, due, out, status, text, progress, first unit): calls every due unit from the first on."""
 
+Check = Callable[["ControlFunction", Run], "str | None"]
+"""Runs the compiled loop and the function beside it; returns why the loop must not be used, None if it may."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchKernel:
@@ -102,14 +105,14 @@ def fail(unit: int, error: Exception, out: Floats, status: Bytes, text: Bytes) -
     write_text(text, unit, str(error) if isinstance(error, NotACommandError) else f"{type(error).__name__}: {error}")
 
 
-def make_batch(function: ControlFunction, mode: str) -> BatchKernel:
+def make_batch(function: ControlFunction, mode: str, check: Check | None = None) -> BatchKernel:
     """The batch of a function in the wanted mode ("aot", "jit", "python"), or in Python with the reason in ``why``."""
     n_args, n_fields = len(function.parameters), len(function.shape.fields)
     why = "plain Python was asked for"
     if mode in ("aot", "jit"):
-        from agent.poet.batch_load import load_compiled
+        from agent.poet.batch_load import first_difference, load_compiled
 
-        run, why = load_compiled(function, mode)
+        run, why = load_compiled(function, mode, check or first_difference)
         if run is not None:
             return BatchKernel("aot" if mode == "aot" else "jit", "", run, n_args, n_fields)
     return BatchKernel("python", why, python_run(function), n_args, n_fields)

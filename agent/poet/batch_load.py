@@ -11,7 +11,7 @@ import numpy as np
 
 from agent.kernels import aot, cache
 from agent.kernels.errors import KernelError
-from agent.poet.batch import TEXT_BYTES, BatchKernel, CallStatus, Run, python_run
+from agent.poet.batch import TEXT_BYTES, BatchKernel, CallStatus, Check, Run, python_run
 from agent.poet.fingerprint import fingerprint
 from agent.poet.shape import ResultKind
 
@@ -70,7 +70,7 @@ def build_source(function: ControlFunction) -> bytes:
     return b"\0".join((batch_source(function).encode(), fingerprint(function.plain), compiler))
 
 
-def load_compiled(function: ControlFunction, mode: str) -> tuple[Run | None, str]:
+def load_compiled(function: ControlFunction, mode: str, check: Check) -> tuple[Run | None, str]:
     """The compiled loop in mode "aot" or "jit", checked against plain Python; or None and the reason."""
     try:
         name, source = build_name(function), build_source(function)
@@ -80,7 +80,7 @@ def load_compiled(function: ControlFunction, mode: str) -> tuple[Run | None, str
         run = _load_aot(name, source) if mode == "aot" else _compile_jit(function, name, source)
     except KernelError as error:
         return None, str(error)
-    difference = first_difference(function, run)
+    difference = check(function, run)
     return (run, "") if difference is None else (None, difference)
 
 
@@ -94,7 +94,8 @@ def first_difference(function: ControlFunction, run: Run) -> str | None:
     nowhere.
 
     Compiled code freezes globals and has C's corner cases; a function for which that matters is run in Python.
-    Two failures agree whatever their kind: both end in fail-safe.
+    Two failures agree whatever their kind: both end in fail-safe. Runs the function in this process, where a hang is a
+    hang: who must not hang gives :meth:`ControlFunction.batch` a check that runs this elsewhere.
     """
     n_args = len(function.parameters)
     args = _sample_arguments(n_args, SAMPLES)

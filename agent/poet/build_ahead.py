@@ -10,6 +10,7 @@ from typing import NamedTuple
 from agent.kernels import aot
 from agent.kernels.errors import CompilerMissingError, KernelError
 from agent.kernels.modules import read
+from agent.poet.batch import Check
 from agent.poet.errors import PoetError
 from agent.poet.functions import ControlFunction, resolve
 
@@ -44,21 +45,21 @@ def build_module(name: str) -> BuildReport:
     return BuildReport(name, kind, why, time.perf_counter() - started)
 
 
-def build_function(spec: str, search_path: Sequence[Path]) -> BuildReport:
+def build_function(spec: str, search_path: Sequence[Path], check: Check | None = None) -> BuildReport:
     """Build one control function of a site, unless its build is there already, and load it to see whether it agrees
-    with Python.
+    with Python (``check``, see :meth:`ControlFunction.batch`).
     """
     started = time.perf_counter()
     try:
         function = resolve(spec, search_path)
     except PoetError as error:
         return BuildReport(spec, "error", str(error), time.perf_counter() - started)
-    kind, why = _build(function)
+    kind, why = _build(function, check)
     return BuildReport(spec, kind, why, time.perf_counter() - started)
 
 
-def _build(function: ControlFunction) -> tuple[str, str]:
-    found = function.batch("aot")
+def _build(function: ControlFunction, check: Check | None) -> tuple[str, str]:
+    found = function.batch("aot", check)
     if found.kind == "aot":
         return "aot", ""
     try:
@@ -70,7 +71,7 @@ def _build(function: ControlFunction) -> tuple[str, str]:
         return _without_compiler(), str(error)
     except KernelError as error:
         return "python", str(error)
-    built = function.batch("aot")
+    built = function.batch("aot", check)
     return built.kind, built.why
 
 

@@ -21,7 +21,7 @@ from agent.poet.plugins import DomainPlugin, find_plugin
 from agent.poet.shape import Function, ResultShape, parameters, result_shape
 
 if TYPE_CHECKING:
-    from agent.poet.batch import BatchKernel
+    from agent.poet.batch import BatchKernel, Check
 
 POET_ATTRIBUTE = "poet"
 """Where the decorator leaves its handle on the wrapped function."""
@@ -68,11 +68,14 @@ class ControlFunction:
         """The names of the result's numbers, in the order of the batch's output rows."""
         return self.shape.fields
 
-    def batch(self, mode: str) -> BatchKernel:
-        """The function as one call for many units (:mod:`agent.poet.batch`); in Python, with the reason, if it must."""
+    def batch(self, mode: str, check: Check | None = None) -> BatchKernel:
+        """The function as one call for many units (:mod:`agent.poet.batch`); in Python, with the reason, if it must.
+
+        ``check`` compares the compiled loop with plain Python; default: in this process.
+        """
         from agent.poet.batch import make_batch
 
-        return make_batch(self, mode)
+        return make_batch(self, mode, check)
 
 
 def resolve(spec: str, search_path: Sequence[Path] = ()) -> ControlFunction:

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from agent.poet.batch import Run
 from agent.poet.batch_load import first_difference
 from agent.poet.functions import ControlFunction
+from agent.runtime.operate.worker import limit_memory
 
 PATIENCE_S = 5.0
 """The comparison takes milliseconds; a compiled function's first call may take a second on a small gateway."""
+MEMORY_MB = 512
 _MOST = 4096
 
 
@@ -53,6 +55,7 @@ def _answer(work: Callable[[], str | None], write: int) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        limit_memory(MEMORY_MB)
         try:
             answer = work() or ""
         except Exception as error:  # noqa: BLE001  (site code can raise anything; the parent is told)

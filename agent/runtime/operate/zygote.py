@@ -29,6 +29,7 @@ from agent.runtime.describe import describe
 from agent.runtime.errors import RuntimeFault, WorkerError
 from agent.runtime.image import SharedImage, layout_from_json
 from agent.runtime.operate import worker
+from agent.runtime.operate.probe import first_difference_in_child
 from agent.runtime.operate.protocol import FUNCTIONS_FILE, LAYOUT_FILE, MAX_PACKET, FunctionInfo, decode, encode
 from agent.runtime.process import die_with_parent
 
@@ -72,7 +73,7 @@ class Zygote:
     def _describe(self, spec: str, search_path: list[Path], mode: str) -> FunctionInfo:
         try:
             function = resolve(spec, search_path)
-            kernel = function.batch(mode)
+            kernel = function.batch(mode, first_difference_in_child)
         except Exception as error:  # noqa: BLE001  (importing site code can raise anything; its units then stay in fail-safe)
             self._log.error("function_not_loaded", function=spec, error=f"{type(error).__name__}: {error}")
             return FunctionInfo(spec, ok=False, why=f"{type(error).__name__}: {error}")
@@ -100,7 +101,11 @@ class Zygote:
                 os.kill(old, signal.SIGKILL)
             os.waitpid(old, 0)
             del self._children[old]
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # core asks again
+            self._log.error("worker_not_forked", lane=lane, error=str(error), fix="raise TasksMax or free some memory")
+            return
         if pid == 0:
             self._become_worker(lane)
         self._children[pid] = lane
@@ -108,6 +113,8 @@ class Zygote:
     def _become_worker(self, lane: int) -> None:
         status = 1
         try:
+            signal.set_wakeup_fd(-1)  # a signal to the worker must not wake the zygote
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._connection.close()
             assert self._image is not None
             worker.main(lane, self._socket_path, self._image, self._groups, self._memory_mb)
