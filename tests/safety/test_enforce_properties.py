@@ -155,7 +155,10 @@ class Watcher:
         ordinary = not verdict & NOT_ORDINARY
         if ordinary and not gone and not math.isnan(before) and scan.due[i] and envelope.max_step is not None:
             assert abs(out - before) <= envelope.max_step * (1 + 1e-9)
-        self.check_rate(now, out, ordinary and not gone)
+        if (
+            scan.due[i] or is_forced or out != before
+        ):  # what is not due stands still: its allowance runs from its last turn
+            self.check_rate(now, out, ordinary and not gone)
         self.previous = out
 
     def check_forced(self, out: float, verdict: Verdict, forced: float) -> None:
