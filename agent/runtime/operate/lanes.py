@@ -1,7 +1,7 @@
 """Core's side of Operate: hands batches to workers, holds them to their deadline, and isolates the unit that breaks one.
 
 Every unit handed to :meth:`Lanes.run` is answered exactly once: with its results, or as failed at its deadline. A worker that misses a
-deadline is killed; the units behind it go on in its replacement, and the culprit is quarantined (see ``quarantine``).
+deadline is killed; the units behind it go on in another one, and the culprit is quarantined (see ``quarantine``).
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ Answer = Callable[[Columns, bool], None]
 """(unit columns, whether their results in the image are of this run). Called once per column of a run."""
 
 MAIN = 0
+SLOW_LANES = LANES // 2
+"""Functions that were given a long deadline share so many lanes, and never the common one."""
 START_PATIENCE_S = 5.0
 """A forked worker that has not connected by then is forked again."""
 UNANSWERED_MOST = 3
+IDLE_RESTART_S = 1.0
+"""A worker that ends without work sooner than this after its start is not replaced at once: that would be a fork loop."""
 
 
 class Connection(Protocol):
@@ -39,6 +43,9 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Close it."""
+
+    def kill(self) -> None:
+        """End the worker at once, whatever it is doing."""
 
 
 @dataclass(slots=True)
@@ -65,6 +72,7 @@ class Lane:
     timer: asyncio.TimerHandle | None = None
     restarts: int = 0
     asked_at: float | None = None
+    connected_at: float = 0.0
     unanswered: int = 0
     queue: deque[Run] = field(default_factory=deque)
 
@@ -76,9 +84,10 @@ class Lanes:
         self._image = image
         self._respawn = respawn
         self._loop = asyncio.get_running_loop()
-        self._dedicated = {group: MAIN + 1 + place for place, group in enumerate(dedicated[: LANES // 2])}
+        self._dedicated = {group: MAIN + 1 + place % SLOW_LANES for place, group in enumerate(dedicated)}
         self._lanes = [Lane(number) for number in range(LANES)]
-        self._first_spare = MAIN + 1 + len(self._dedicated)
+        self._first_spare = MAIN + 1 + min(len(dedicated), SLOW_LANES)
+        self._available = False
         self.quarantine = Quarantine()
         self._sequence = 0
         self._log = log.get("core")
@@ -86,9 +95,12 @@ class Lanes:
         self.worker_restarts = 0
 
     def start(self) -> None:
-        """Ask for the workers that are always there."""
-        for number in (MAIN, *self._dedicated.values()):
-            self._ask(self._lanes[number])
+        """The zygote can fork: ask for the workers that are always there, and for those that are waited for."""
+        self._available = True
+        always = {MAIN, *self._dedicated.values()}
+        for lane in self._lanes:
+            if lane.connection is None and (lane.number in always or lane.queue):
+                self._ask(lane)
 
     @property
     def ready(self) -> bool:
@@ -115,9 +127,9 @@ class Lanes:
     def connected(self, number: int, connection: Connection) -> None:
         """A forked worker has said hello."""
         lane = self._lanes[number]
-        if lane.connection is not None:
-            lane.connection.close()
+        self._drop(lane)
         lane.connection = connection
+        lane.connected_at = time.monotonic()
         lane.asked_at = None
         lane.unanswered = 0
         self._next(lane)
@@ -125,6 +137,9 @@ class Lanes:
     def received(self, number: int, packet: bytes) -> None:
         """A worker has answered a run. Answers of an earlier run are dropped: their deadline has passed."""
         lane = self._lanes[number]
+        if len(packet) != RUN.size:  # the function wrote to the worker's socket: the worker cannot be believed any more
+            self.closed(number)
+            return
         kind, _lane, group, sequence = RUN.unpack(packet)
         run = lane.busy
         if run is None or run.sequence != sequence or run.group != group:
@@ -132,7 +147,9 @@ class Lanes:
         self._finish(lane)
         if kind == KIND_BROKEN:
             self._broken(lane, run)
-        elif kind == KIND_DONE:
+        elif kind != KIND_DONE:
+            run.answer(run.columns, False)
+        else:
             for column in run.columns:
                 key = (run.group, int(column))
                 if key in self.quarantine and self.quarantine.behave(key):
@@ -145,20 +162,21 @@ class Lanes:
         lane = self._lanes[number]
         if lane.connection is None:
             return
-        lane.connection.close()
-        lane.connection = None
+        self._drop(lane)
         if lane.busy is not None:
             self._blame(lane, lane.busy, "crashed or ended its worker")
-        else:
+        elif time.monotonic() - lane.connected_at > IDLE_RESTART_S:
             self._ask(lane)
+        elif self._available:
+            lane.asked_at = time.monotonic()  # it dies as soon as it lives: tend() asks again later
 
     def drop_all(self) -> None:
         """The zygote is gone and with it every worker: answer everything as failed."""
+        self._available = False
         for lane in self._lanes:
-            if lane.connection is not None:
-                lane.connection.close()
-                lane.connection = None
+            self._drop(lane)
             lane.asked_at = None
+            lane.unanswered = 0
             pending = [lane.busy] if lane.busy is not None else []
             self._finish(lane)
             pending.extend(lane.queue)
@@ -181,7 +199,17 @@ class Lanes:
                 self._ask(lane)
         return stuck
 
+    @staticmethod
+    def _drop(lane: Lane) -> None:
+        """End the lane's worker, if it has one: it may still be running, and must not write into the image later."""
+        if lane.connection is not None:
+            lane.connection.kill()
+            lane.connection.close()
+            lane.connection = None
+
     def _ask(self, lane: Lane) -> None:
+        if not self._available:
+            return
         lane.asked_at = time.monotonic()
         lane.restarts += 1
         self.worker_restarts += 1
@@ -223,7 +251,9 @@ class Lanes:
         kind = KIND_SINGLES if run.singles else KIND_BATCH
         try:
             lane.connection.send(RUN.pack(kind, lane.number, run.group, run.sequence))
-        except OSError:
+        except OSError:  # it died idle, by no fault of this run
+            self._finish(lane)
+            lane.queue.appendleft(run)
             self.closed(lane.number)
 
     @staticmethod
@@ -238,8 +268,8 @@ class Lanes:
             self._blame(lane, lane.busy, f"did not answer within {lane.busy.deadline_s:g} s")
 
     def _broken(self, lane: Lane, run: Run) -> None:
-        """The batch raised as a whole: run its units one by one, or blame the only one."""
-        if len(run.columns) == 1:
+        """The batch raised as a whole: run its units one by one; if they ran so already, there is nothing left to try."""
+        if run.singles or len(run.columns) == 1:
             run.answer(run.columns, False)
         else:
             self._one_by_one(run, run.columns)
@@ -249,14 +279,18 @@ class Lanes:
         now = time.monotonic()
         progress = int(self._image["progress"][lane.number])
         self._finish(lane)
-        if lane.connection is not None:
-            lane.connection.close()
-            lane.connection = None
+        self._drop(lane)
         self._ask(lane)
         if len(run.columns) == 1:
             progress = int(run.columns[0])
         status = self._image[f"g{run.group}.status"]
-        if progress < 0 or progress not in run.columns or status[progress] != 0:
+        unknown = progress not in run.columns or (len(run.columns) > 1 and status[progress] != 0)
+        if unknown and run.singles:
+            self._log.warning("batch_failed", group=run.group, what=what, next="its units fail until their next scan")
+            self.deadline_misses += len(run.columns)
+            run.answer(run.columns, False)
+            return
+        if unknown:
             self._log.warning("batch_failed", group=run.group, what=what, next="its units run one by one")
             self._one_by_one(run, run.columns)
             return

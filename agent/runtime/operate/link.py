@@ -33,6 +33,7 @@ REQUEST_FILE = "load.json"
 GROUPS_FILE = "groups.json"
 LOAD_PATIENCE_S = 120.0
 """One function may take this long to import and compile."""
+FALSE_STARTS_MOST = 3
 
 
 def _peer(connection: socket.socket) -> tuple[int, int]:
@@ -42,12 +43,24 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
+def _process(pid: int) -> int | None:
+    """A descriptor of the process; None where the system has none (then the zygote ends the worker a little later)."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return None
+
+
 class WorkerSocket:
     """A worker's connection, as the lanes use it."""
 
     def __init__(self, connection: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        """Raises ProcessLookupError if the worker is gone already."""
         self._connection = connection
         self._loop = loop
+        self._process = _process(_peer(connection)[0])
         self.fd = connection.fileno()
 
     def send(self, packet: bytes) -> None:
@@ -69,6 +82,14 @@ class WorkerSocket:
             self._loop.remove_reader(self.fd)
             self.fd = -1
             self._connection.close()
+            if self._process is not None:
+                os.close(self._process)
+
+    def kill(self) -> None:
+        """SIGKILL, through a descriptor that cannot mean another process. The zygote reaps it."""
+        if self.fd >= 0 and self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
 
 class OperateLink:
@@ -88,6 +109,7 @@ class OperateLink:
         self._skip: set[str] = set()
         self._changed: set[str] = set()
         self._loading: str | None = None
+        self._false_starts = 0
         self._loop = asyncio.get_running_loop()
         self._log = log.get("core")
         self._zygote: socket.socket | None = None
@@ -138,6 +160,13 @@ class OperateLink:
             self.lanes.drop_all()
         self._drop_zygote()
 
+    def _do_without(self) -> None:
+        """Operate does not come up: watch and protect the site without its functions rather than not at all."""
+        why = f"the operate process ended {FALSE_STARTS_MOST} times before it loaded a function; see its log"
+        self._log.error("operate_does_not_start", effect="every unit stays in fail-safe; interlocks work")
+        self.functions = {spec: FunctionInfo(spec, ok=False, why=why) for spec in self._specs}
+        self._loaded.set()
+
     # --- sockets ------------------------------------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
@@ -153,18 +182,19 @@ class OperateLink:
         self._loop.remove_reader(connection.fileno())
         try:
             hello = decode(connection.recv(MAX_PACKET))
-        except (OSError, WorkerError):
+            if hello.get("role") == "zygote":
+                self._welcome_zygote(connection)
+                return
+            lane = hello.get("lane")
+            if hello.get("role") != "worker" or self.lanes is None or type(lane) is not int or lane not in range(LANES):
+                raise WorkerError(f"neither zygote nor worker: {hello!r:.100}")
+            worker = WorkerSocket(connection, self._loop)
+        except (OSError, WorkerError) as error:
+            self._log.debug("operate_client_dropped", error=str(error))
             connection.close()
             return
-        if hello.get("role") == "zygote":
-            self._welcome_zygote(connection)
-        elif hello.get("role") == "worker" and self.lanes is not None and 0 <= int(hello.get("lane", -1)) < LANES:
-            worker = WorkerSocket(connection, self._loop)
-            lane = int(hello["lane"])
-            self._loop.add_reader(worker.fd, self._from_worker, lane, worker)
-            self.lanes.connected(lane, worker)
-        else:
-            connection.close()
+        self._loop.add_reader(worker.fd, self._from_worker, lane, worker)
+        self.lanes.connected(lane, worker)
 
     def _from_worker(self, lane: int, worker: WorkerSocket) -> None:
         assert self.lanes is not None
@@ -175,7 +205,6 @@ class OperateLink:
         if packet:
             self.lanes.received(lane, packet)
         else:
-            self._loop.remove_reader(worker.fd)
             self.lanes.closed(lane)
 
     # --- the zygote ---------------------------------------------------------------------------------------------------
@@ -211,7 +240,11 @@ class OperateLink:
         if not packet:
             self._drop_zygote()
             return
-        self._heard(decode(packet))
+        try:
+            self._heard(decode(packet))
+        except (WorkerError, LookupError, TypeError, ValueError, OSError) as error:
+            self._log.error("operate_not_understood", error=str(error), effect="it is killed and started again")
+            self._drop_zygote()
 
     def _heard(self, message: dict[str, Any]) -> None:
         op = message.get("op")
@@ -290,5 +323,9 @@ class OperateLink:
             )
             self._skip.add(self._loading)
             self._loading = None
+        elif not self._loaded.is_set():
+            self._false_starts += 1
+            if self._false_starts == FALSE_STARTS_MOST:
+                self._do_without()
         if self.lanes is not None:
             self.lanes.drop_all()

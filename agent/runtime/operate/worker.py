@@ -19,6 +19,9 @@ from agent.runtime.image import SharedImage
 from agent.runtime.operate.protocol import KIND_BROKEN, KIND_DONE, KIND_SINGLES, MAX_PACKET, RUN, encode
 from agent.runtime.process import die_with_parent
 
+BATCH_FAILURES = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RuntimeError)
+"""What a batch may raise as a whole. A unit's own exception never gets so far: it is that unit's status."""
+
 
 def limit_memory(extra_mb: int) -> None:
     """Let this process allocate ``extra_mb`` more than it has now; beyond that allocation fails as MemoryError."""
@@ -49,12 +52,17 @@ class Worker:
         if not singles:
             kernel(args, due, out, status, text, self._progress)
             return
-        one = np.zeros_like(due)
+        one_due, one_out = np.ones(1, np.uint8), np.empty((len(out), 1))
+        one_status, one_text, mark = (
+            np.empty(1, np.uint8),
+            np.zeros((1, text.shape[1]), np.uint8),
+            np.empty(1, np.int64),
+        )
         for unit in np.flatnonzero(due):
             self._progress[0] = unit
-            one[unit] = 1
-            kernel(args, one, out, status, text, np.empty(1, np.int64))
-            one[unit] = 0
+            with contextlib.suppress(*BATCH_FAILURES):  # then it stays "not run", and its neighbours go on
+                kernel(np.ascontiguousarray(args[:, unit : unit + 1]), one_due, one_out, one_status, one_text, mark)
+                out[:, unit], text[unit], status[unit] = one_out[:, 0], one_text[0], one_status[0]
 
     def serve(self, connection: socket.socket) -> None:
         """Answer run requests until core closes the socket."""
@@ -67,7 +75,7 @@ class Worker:
             answer = KIND_DONE
             try:
                 self.run(group, singles=kind == KIND_SINGLES)
-            except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RuntimeError):
+            except BATCH_FAILURES:
                 answer = KIND_BROKEN
             self._progress[0] = -1
             connection.send(RUN.pack(answer, lane, group, sequence))
