@@ -281,6 +281,7 @@ class Lanes:
         self._finish(lane)
         self._drop(lane)
         self._ask(lane)
+        self._spread(lane)
         if len(run.columns) == 1:
             progress = int(run.columns[0])
         status = self._image[f"g{run.group}.status"]
@@ -306,5 +307,13 @@ class Lanes:
         if len(rest):
             self._one_by_one(run, rest)
 
+    def _spread(self, lane: Lane) -> None:
+        """Whatever waited behind a culprit goes to other lanes: the next in the queue may hang too, and the rest may not wait for both."""
+        waiting, lane.queue = lane.queue, deque()
+        for run in waiting:
+            self._submit(self._spare(), run)
+
     def _one_by_one(self, run: Run, columns: Columns) -> None:
-        self._submit(self._spare(), Run(run.group, columns, run.deadline_s, run.expires, run.answer, singles=True))
+        """In as many workers as there are: where one unit of a function hangs for its inputs, others may as well."""
+        for part in np.array_split(columns, min(len(columns), len(self._lanes) - self._first_spare)):
+            self._submit(self._spare(), Run(run.group, part, run.deadline_s, run.expires, run.answer, singles=True))
