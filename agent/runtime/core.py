@@ -28,7 +28,7 @@ from agent.runtime.control import ControlServer
 from agent.runtime.devices import DeviceTask
 from agent.runtime.engine import Engine
 from agent.runtime.errors import RuntimeFault
-from agent.runtime.image import SharedImage
+from agent.runtime.image import SharedImage, private_arrays
 from agent.runtime.kernel_choice import choose
 from agent.runtime.latching import LatchKeeper
 from agent.runtime.operate.link import OperateLink
@@ -97,11 +97,12 @@ class Core:
             if functions is None:
                 return 0
             program = build(self._loaded, functions)
-            image = SharedImage(self._run_dir / IMAGE_NAME, program.blocks(), create=True)
+            image = SharedImage(self._run_dir / IMAGE_NAME, program.shared_blocks(), create=True)
+            arrays = {**private_arrays(program.private_blocks()), **image.arrays}
             mode, why = choose(site.kernels, len(program.points) + len(program.outputs))
             self._log.info("kernels", mode=mode, why=why)
             enforcer = tables.enforcer(program, kernels.load("safety.kernels", mode))
-            engine = Engine(program, image.arrays, kernels.load("agent.poet.perceive_kernels", mode), enforcer)
+            engine = Engine(program, arrays, kernels.load("agent.poet.perceive_kernels", mode), enforcer)
             keeper = LatchKeeper(enforcer, latches, self._clock)
             keeper.restore()
             parameters = load_parameters(program, engine, self._state_dir / "learning.db")

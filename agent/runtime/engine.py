@@ -22,9 +22,14 @@ from safety.values import Quality, Verdict
 
 Bytes = npt.NDArray[np.uint8]
 
+WAIT_LOOK_S = 1.0
+"""How often an output is looked at again that an interlock or a fail-safe wants to move and a minimum time still holds."""
+_HELD_BY_TIME = np.uint32(Verdict.MIN_ON_HELD | Verdict.MIN_OFF_HELD)
+_NOT_BY_REQUEST = np.uint32(Verdict.FAIL_SAFE | Verdict.TRIPPED)
+
 
 class Engine:
-    """Arrays and state of one site. ``arrays`` are the blocks of ``Program.blocks()``, shared or private."""
+    """Arrays and state of one site. ``arrays`` are ``Program.private_blocks()`` and ``Program.shared_blocks()``."""
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Engine:
         self._judged = np.full(len(program.points), 255, np.uint8)
         self._hold = np.asarray([row.config.fallback.hold for row in program.units], np.int64)
         self._due = np.zeros(len(program.outputs), np.uint8)
+        self._waited_at = -np.inf
         self.limited = 0
         self.scans = 0
 
@@ -90,9 +96,24 @@ class Engine:
             self.reason[where],
         )
 
-    def interlocks(self, now: float) -> bool:
-        """Evaluate every interlock on the present inputs; True if any trip began or ended."""
-        return self.enforcer.evaluate(now, self.value, self.quality)
+    def safety(self, now: float) -> tuple[bool, Index]:
+        """Evaluate every interlock, and every function's inputs, on the present input image.
+
+        Returns whether any interlock's status changed, and the outputs that must be enforced at once, whenever their unit is scanned.
+        """
+        enforcer = self.enforcer
+        flag, value = enforcer.forced_flag.copy(), enforcer.forced.copy()
+        changed = enforcer.evaluate(now, self.value, self.quality)
+        affected = self._bad_inputs()
+        if changed:
+            same = (enforcer.forced == value) | (np.isnan(enforcer.forced) & np.isnan(value))
+            affected = np.union1d(affected, np.flatnonzero((enforcer.forced_flag != flag) | ~same))
+        if now - self._waited_at >= WAIT_LOOK_S:
+            self._waited_at = now
+            verdict = enforcer.verdict
+            held = ((verdict & _HELD_BY_TIME) != 0) & ((verdict & _NOT_BY_REQUEST) != 0)
+            affected = np.union1d(affected, np.flatnonzero(held))
+        return changed, affected
 
     # --- operate ------------------------------------------------------------------------------------------------------
 
@@ -108,7 +129,7 @@ class Engine:
         """Fill the group's arguments; returns the columns whose required inputs are all usable.
 
         ``busy`` columns are still being worked on: their arguments stay as they are. Columns with a bad input are left out;
-        :meth:`bad_inputs` has marked them.
+        :meth:`safety` has marked them.
         """
         self._operands[: len(self.program.points)] = self.value
         args = self._arrays[f"g{group.index}.args"]
@@ -124,7 +145,7 @@ class Engine:
         usable: npt.NDArray[np.bool_] = np.all(self._good[group.required], axis=0)
         return usable
 
-    def bad_inputs(self) -> Index:
+    def _bad_inputs(self) -> Index:
         """Mark every unit with a bad required input; returns the outputs that were not marked before.
 
         They go to fail-safe at once, whatever the function would say, and without waiting for the unit's next scan.
@@ -144,9 +165,15 @@ class Engine:
 
     def collect(self, group: Group, columns: Index, *, answered: bool) -> None:
         """Take the function's results of these columns as requests, or note that there are none."""
-        if not answered:
+        if answered:
+            self._take(group, columns)
+        else:
             self._fail(group, columns, RequestState.DEADLINE_MISSED, RequestState.HOLD_DEADLINE)
-            return
+        spoiled = columns[~self._usable(group)[columns]]
+        if len(spoiled):  # an input went bad while the function was running: its answer is about a world that is gone
+            self._mark(group, spoiled, RequestState.INPUT_BAD)
+
+    def _take(self, group: Group, columns: Index) -> None:
         status = self._arrays[f"g{group.index}.status"][columns]
         good = columns[status == CallStatus.OK]
         failed = columns[status != CallStatus.OK]
@@ -161,9 +188,6 @@ class Engine:
             index = group.out_index[rows]
             self.request[index] = out[group.out_field[rows], group.out_column[rows]]
             self.request_state[index] = RequestState.OK
-        spoiled = columns[~self._usable(group)[columns]]
-        if len(spoiled):  # an input went bad while the function was running: its answer is about a world that is gone
-            self._mark(group, spoiled, RequestState.INPUT_BAD)
 
     def _fail(self, group: Group, columns: Index, state: RequestState, hold: RequestState) -> None:
         units = group.units[columns]

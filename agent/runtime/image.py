@@ -49,6 +49,11 @@ def layout_from_json(text: str) -> list[Block]:
         ) from error
 
 
+def private_arrays(blocks: Sequence[Block]) -> dict[str, npt.NDArray[Any]]:
+    """The same arrays in this process's own memory, zero-filled."""
+    return {block.name: np.zeros(block.shape, block.dtype) for block in blocks}
+
+
 class SharedImage:
     """The mapped arrays. Zero-filled at creation: zero quality is bad, zero status is "not run"."""
 

@@ -24,6 +24,7 @@ from agent.runtime import tables
 from agent.runtime.clock import ManualClock
 from agent.runtime.describe import describe
 from agent.runtime.engine import Engine
+from agent.runtime.image import private_arrays
 from agent.runtime.operate.protocol import FunctionInfo
 from agent.runtime.program import Floats, Index, Program, build, function_names
 from agent.runtime.routes import routes
@@ -76,7 +77,7 @@ class LockStep:
         self.functions = infos
         self.program: Program = build(loaded, infos)
         self._batches = [batches[group.function.spec] for group in self.program.groups]
-        arrays = {block.name: np.zeros(block.shape, block.dtype) for block in self.program.blocks()}
+        arrays = private_arrays([*self.program.private_blocks(), *self.program.shared_blocks()])
         self._arrays = arrays
         enforcer = tables.enforcer(self.program, kernels.load("safety.kernels", mode))
         self.engine = Engine(self.program, arrays, kernels.load("agent.poet.perceive_kernels", mode), enforcer)
@@ -136,12 +137,11 @@ class LockStep:
             now = self.clock.monotonic()
             self._ingest(readings, now)
             self.engine.perceive(now)
-            self.engine.interlocks(now)
-            self.engine.bad_inputs()
+            _changed, affected = self.engine.safety(now)
             for group, period in zip(self.program.groups, every, strict=True):
                 if step % period == 0:
                     self._scan(group.index, trainer, recording)
-            self.engine.enforce(now, self._due(step, every))
+            self.engine.enforce(now, np.union1d(affected, self._due(step, every)))
             recording.trips += int(np.count_nonzero(enforcer.tripped & ~tripped))
             tripped = enforcer.tripped.copy()
             commands = self._admit(gate, recording)

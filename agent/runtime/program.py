@@ -130,11 +130,12 @@ class Program:
         """Length of the operand row."""
         return self.parameters_at + len(self.parameter_value) + 1
 
-    def blocks(self) -> list[Block]:
-        """The layout of the shared image."""
+    def private_blocks(self) -> list[Block]:
+        """Core's own images. A control function gets copies of what it asks for: nothing it does to memory can change an input that
+        an interlock watches, or a request that Enforce has taken.
+        """
         n, m = len(self.points), len(self.outputs)
-        blocks = [
-            Block("progress", "i8", (LANES,)),
+        return [
             Block("in.raw", "f8", (n,)),
             Block("in.raw_quality", "u1", (n,)),
             Block("in.raw_reason", "u1", (n,)),
@@ -146,6 +147,10 @@ class Program:
             Block("out.request", "f8", (m,)),
             Block("out.state", "u1", (m,)),
         ]
+
+    def shared_blocks(self) -> list[Block]:
+        """The layout of the image that core shares with the workers: arguments and results of every group."""
+        blocks = [Block("progress", "i8", (LANES,))]
         for group in self.groups:
             k, columns = group.operand.shape
             fields = max(1, len(group.function.fields))

@@ -44,6 +44,14 @@ class ScanLoop:
         self._outcome = np.zeros(outputs, np.uint8)
         self._perceived_at = -np.inf
         self._heard_of: set[str] = set()
+        driven = [group.out_index for group in program.groups]
+        self._unscanned = np.setdiff1d(np.arange(outputs), np.concatenate(driven) if driven else [])
+        """Outputs of units that are only watched and protected: no scan writes them again."""
+        self._device_outputs: dict[str, list[tuple[int, str, int]]] = {}
+        for row in program.outputs:
+            device = program.points[row.point].config.device
+            place = row.point - program.device_slices[device].start
+            self._device_outputs.setdefault(device, []).append((row.index, row.name, place))
         self._log = log.get("core")
         self.lateness_s = np.zeros(LATENESS_KEPT)
         self.scans = 0
@@ -114,19 +122,15 @@ class ScanLoop:
         now = self._clock.monotonic()
         self._perceive(now)
         self.safety(now)
+        self._push(now, self._unscanned)
 
     def safety(self, now: float) -> None:
         """Evaluate interlocks and inputs; whatever they change is enforced and written at once."""
-        forced_before = self.engine.enforcer.forced_flag.copy()
-        tripped = self.engine.interlocks(now)
-        affected = self.engine.bad_inputs()
-        if tripped:
-            changed = np.flatnonzero(self.engine.enforcer.forced_flag != forced_before)
-            affected = np.union1d(affected, changed)
+        changed, affected = self.engine.safety(now)
         if len(affected):
             self.engine.enforce(now, affected)
             self._push(now, affected)
-        if tripped:
+        if changed:
             for listener in self.on_trips:
                 listener()
 
@@ -157,6 +161,11 @@ class ScanLoop:
         self.engine.ingest(where, result.value, result.quality, result.reason, result.source_time, now)
         self.engine.perceive(now, where)
         self.safety(now)
+        values = result.value.tolist()
+        for output, name, place in self._device_outputs.get(device, ()):
+            outcome = self._gate.observe(name, values[place])
+            if outcome is not None:
+                self._noticed(output, name, outcome, values[place])
 
     # --- outputs ------------------------------------------------------------------------------------------------------
 
@@ -179,6 +188,16 @@ class ScanLoop:
     def written(self, output: int, result: WriteResult) -> None:
         """A write has ended. What did not hold is written again with the next rewrite, and reported once per change."""
         self.writes += 1
+        self._report(output, result)
+
+    def _noticed(self, output: int, name: str, outcome: WriteOutcome, found: float) -> None:
+        """Polls have shown that somebody else changed what we wrote, or that it is ours again."""
+        detail = (
+            f"it reads {found:g}: somebody else writes it" if outcome is WriteOutcome.OVERRIDDEN else "it is ours again"
+        )
+        self._report(output, WriteResult(name, outcome, float(self._written[output]), found, detail, 0.0))
+
+    def _report(self, output: int, result: WriteResult) -> None:
         if self._outcome[output] != result.outcome:
             good = result.outcome in (WriteOutcome.HELD, WriteOutcome.ACKNOWLEDGED)
             level = "warning" if not good else "info" if self._outcome[output] else "debug"
