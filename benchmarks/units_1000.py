@@ -76,6 +76,21 @@ def tasks(units: int, seconds: float) -> dict[str, float]:
     }
 
 
+def floor(seconds: float) -> dict[str, float]:
+    """What this machine's timers do to a process that only sleeps: nothing can be earlier than that."""
+    late = []
+    for _ in range(int(seconds * 20)):
+        due = time.monotonic() + 0.05
+        time.sleep(due - time.monotonic())
+        late.append((time.monotonic() - due) * 1e3)
+    data = np.asarray(late)
+    return {
+        "lateness p50 ms": float(np.median(data)),
+        "lateness p99 ms": float(np.quantile(data, 0.99)),
+        "lateness max ms": float(data.max()),
+    }
+
+
 def main() -> None:
     """Print both side by side."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -86,13 +101,15 @@ def main() -> None:
     options = parser.parse_args()
     agent = ours(options.units, options.seconds, options.kernels)
     peer = tasks(options.units, min(options.seconds, 10.0))
+    idle = floor(min(options.seconds, 10.0))
     if options.json:
-        print(json.dumps({"agent": agent, "asyncio_tasks": peer}))
+        print(json.dumps({"agent": agent, "asyncio_tasks": peer, "sleeping_process": idle}))
         return
     print(f"{options.units} units at 1 s, {DEVICES} Modbus TCP devices, kernels {options.kernels}")
-    print(f"{'':18}{'agent':>10}{'1 task a unit, no I/O':>24}")
+    print(f"{'':18}{'agent':>10}{'1 task a unit, no I/O':>24}{'only sleeping':>16}")
     for name, value in agent.items():
-        print(f"{name:18}{value:10.2f}{peer[name]:24.2f}" if name in peer else f"{name:18}{value:10.2f}")
+        others = "".join(f"{column[name]:{width}.2f}" for column, width in ((peer, 24), (idle, 16)) if name in column)
+        print(f"{name:18}{value:10.2f}{others}")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ class Enforcer:
         self._index = {row.name: k for k, row in enumerate(interlocks.interlocks)}
         self._remembered_cause: dict[int, str] = {}
         self._collect()
+        self._timed = (self.table.limits[plain.MIN_ON] > 0.0) | (self.table.limits[plain.MIN_OFF] > 0.0)
         self.present: Floats = np.full(len(envelopes), np.nan)
 
     @property
@@ -102,6 +103,12 @@ class Enforcer:
     def status(self) -> Bytes:
         """``InterlockStatus`` of every interlock."""
         return self._trips.status
+
+    @property
+    def switched(self) -> Floats:
+        """When each output last went on or off, control seconds; NaN = unknown. Durable where min_on or min_off needs it."""
+        switched: Floats = self._state.memory[plain.SWITCHED]
+        return switched
 
     @property
     def cause(self) -> npt.NDArray[np.int32]:
@@ -196,12 +203,9 @@ class Enforcer:
             if self._trips.status[k] in (InterlockStatus.TRIPPED, InterlockStatus.RESETTABLE)
         ]
         switches = list[SwitchRecord]()
-        for i, name in enumerate(self.table.names):
-            last, switched = self._state.memory[plain.LAST, i], float(self._state.memory[plain.SWITCHED, i])
-            if not math.isnan(switched):
-                switches.append(
-                    SwitchRecord(name, bool(last > self.table.limits[plain.MIDDLE, i]), utc - (now - switched))
-                )
+        for i in np.flatnonzero(self._timed & ~np.isnan(self.switched)):
+            is_on = bool(self._state.memory[plain.LAST, i] > self.table.limits[plain.MIDDLE, i])
+            switches.append(SwitchRecord(self.table.names[i], is_on, utc - (now - float(self.switched[i]))))
         return Remembered(tuple(trips), tuple(switches))
 
     def restore(self, remembered: Remembered, now: float, utc: float) -> None:

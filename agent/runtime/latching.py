@@ -22,6 +22,8 @@ class LatchKeeper:
         self._latches = latches
         self._clock = clock
         self._seen = enforcer.status.copy()
+        self._stored_status = np.full_like(enforcer.status, 255)
+        self._stored_switched = enforcer.switched.copy()
         self._log = log.get("core")
         self._failing = False
         self.durable = True
@@ -64,7 +66,13 @@ class LatchKeeper:
         return self._latches.history(limit)
 
     def save(self) -> None:
-        """Store what must survive; a disk that refuses is reported once and tried again."""
+        """Store what must survive, if it has changed; a disk that refuses is reported once and tried again."""
+        status, switched = self._enforcer.status, self._enforcer.switched
+        same = np.array_equal(status, self._stored_status) and np.array_equal(
+            switched, self._stored_switched, equal_nan=True
+        )
+        if same and self.durable:
+            return
         try:
             self._latches.save(self._enforcer.snapshot(self._clock.monotonic(), self._clock.utc()))
         except StoreError as error:
@@ -73,6 +81,7 @@ class LatchKeeper:
             if self._failing:
                 self._log.info("latches_stored_again")
             self._failing, self.durable = False, True
+            self._stored_status, self._stored_switched = status.copy(), switched.copy()
 
     def _note(self, k: int, event: str, level: str) -> None:
         row = self._enforcer.interlocks.interlocks[k]

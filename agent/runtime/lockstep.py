@@ -82,6 +82,9 @@ class LockStep:
         enforcer = tables.enforcer(self.program, kernels.load("safety.kernels", mode))
         self.engine = Engine(self.program, arrays, kernels.load("agent.poet.perceive_kernels", mode), enforcer)
         self.clock = ManualClock(0.0, start.timestamp())
+        use_kernels = getattr(plant, "use_kernels", None)
+        if use_kernels is not None:
+            use_kernels(lambda name: kernels.load(name, mode))
         self._bound = bind_site(loaded, plant)
         self._inputs = [
             (row.index, self._bound[row.name], *affine(plant.points[self._bound[row.name]].unit, row.unit))

@@ -197,11 +197,11 @@ class _Operands:
             return "point", self._point(unit, binding.point, name), binding.required, binding.unit or expected
         if isinstance(binding, str):
             return "point", self._point(unit, binding, name), True, expected
+        defaults = dict(function.defaults)
+        if name in defaults:  # never bound by name alone: a function would silently read back its own output
+            return "constant", self._constant(defaults[name]), False, None
         if name in unit.points:
             return "point", self._point(unit, name, name), True, expected
-        defaults = dict(function.defaults)
-        if name in defaults:
-            return "constant", self._constant(defaults[name]), False, None
         raise ProgramError(
             f"{unit.kind} {unit.name}: parameter {name!r} of {function.spec} has no point, constant or default; "
             f"add inputs: {{{name}: POINT}} to the unit's file"

@@ -21,6 +21,8 @@ from safety.gate import Gate
 from safety.values import WriteOutcome, WriteResult
 
 LATENESS_KEPT = 4096
+GOLDEN = 0.618_033_988_749_895
+"""Multiples of it modulo 1 are spread evenly: the rewrites of a thousand outputs first written together do not come together."""
 
 
 class ScanLoop:
@@ -37,7 +39,7 @@ class ScanLoop:
         self._output_task: list[DeviceTask] = []
         self._busy = [np.zeros(len(group.units), bool) for group in program.groups]
         self._written = np.full(outputs, np.nan)
-        self._written_at = np.full(outputs, -np.inf)
+        self._written_at = np.full(outputs, np.nan)
         self._rewrite_s = np.asarray(
             [program.units[row.unit_index].config.outputs[row.field].rewrite for row in program.outputs], np.float64
         )
@@ -177,12 +179,13 @@ class ScanLoop:
         want = np.where(enforcer.relinquish[outputs] != 0, np.nan, enforcer.out[outputs])
         have = self._written[outputs]
         same = (want == have) | (np.isnan(want) & np.isnan(have))
-        again = now - self._written_at[outputs] >= self._rewrite_s[outputs]
+        again = ~(now - self._written_at[outputs] < self._rewrite_s[outputs])
         for place in np.flatnonzero(~same | again):
             output = int(outputs[place])
             value = float(want[place])
+            first = np.isnan(self._written_at[output])
             self._written[output] = value
-            self._written_at[output] = now
+            self._written_at[output] = now - (output * GOLDEN % 1.0) * self._rewrite_s[output] if first else now
             self._output_task[output].request_write(output, None if np.isnan(value) else value)
 
     def written(self, output: int, result: WriteResult) -> None:

@@ -57,11 +57,6 @@ def enforcer(program: Program, kernels: SimpleNamespace) -> Enforcer:
         for unit in program.units
         for first, second in unit.config.exclusive
     ]
-    interlocks = [
-        interlock(unit.name, row)
-        for unit in program.units
-        for row in unit.config.interlocks
-        if isinstance(row, InterlockConfig)  # the loader has replaced every ``use:`` by its rows
-    ]
+    interlocks = [interlock(unit.name, row) for unit in program.units for row in unit.config.interlock_rows]
     units = {row.name: row.unit for row in program.points}
     return Enforcer(rows, pairs, InterlockTable.build(interlocks, program.point_index, units, rows), kernels)
