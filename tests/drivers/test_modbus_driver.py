@@ -206,22 +206,43 @@ async def test_read_back_asks_the_device_every_time(clock: DeviceClock) -> None:
 
 
 async def test_a_write_overtakes_a_long_poll(clock: DeviceClock, tmp_path: Path) -> None:
-    """A trip must not wait behind eighty blocks."""
+    """A trip must not wait behind hundreds of blocks, nor take turns with the polls of other units."""
     points = holding_points(range(4000))
     async with ScriptedServer() as server:
-        driver = driver_for(server.port, points, clock)
-        await driver.connect()
+        drivers = [driver_for(server.port, points, clock, unit_id=unit) for unit in range(1, 6)]
+        for driver in drivers:
+            await driver.connect()
         with open_journal(tmp_path) as journal:
             gate = wide_gate(journal, ["ahu/r7"])
-            poll = asyncio.create_task(driver.poll())
+            polls = [asyncio.create_task(driver.poll()) for driver in drivers]
             while len(server.requests) < 3:
                 await asyncio.sleep(0)
             sent = len(server.requests)
-            await driver.write(gate.admit("ahu/r7", 5.0))
+            await drivers[0].write(gate.admit("ahu/r7", 5.0))
             place = functions(server).index(6)
         assert place <= sent + 1
+        for poll in polls:
+            assert (await poll).quality.all()
+        for driver in drivers:
+            await driver.close()
+
+
+async def test_units_behind_one_address_take_turns(clock: DeviceClock) -> None:
+    """A small device's poll does not wait until a large one's is through."""
+    async with ScriptedServer() as server:
+        large = driver_for(server.port, holding_points(range(4000)), clock, unit_id=1)
+        small = driver_for(server.port, holding_points([1]), clock, unit_id=2)
+        await large.connect()
+        await small.connect()
+        poll = asyncio.create_task(large.poll())
+        while len(server.requests) < 3:
+            await asyncio.sleep(0)
+        sent = len(server.requests)
+        await small.poll()
+        assert [request.unit for request in server.requests].index(2) <= sent + 2
         assert (await poll).quality.all()
-        await driver.close()
+        await large.close()
+        await small.close()
 
 
 async def test_the_bad_register_is_named_once_in_the_log_and_in_the_health(clock: DeviceClock) -> None:

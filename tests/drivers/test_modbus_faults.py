@@ -234,6 +234,7 @@ async def test_one_dead_unit_behind_a_gateway_does_not_stop_the_others(clock: Ma
                 assert isinstance(result, PollResult)
                 assert (result.quality == Quality.GOOD).all()
         assert server.connections == 1
+        assert [request.unit for request in server.requests].count(9) == 3 * GIVE_UP_AFTER
         for driver in (dead, *alive):
             await driver.close()
 

@@ -137,6 +137,21 @@ async def test_a_device_that_allows_thirty_registers_is_learnt_in_the_first_poll
     assert max(block.count for block in poller.plan.blocks) <= 30
 
 
+async def test_a_device_that_comes_back_is_learnt_anew() -> None:
+    """It may have been replaced: what the old one refused is asked for again, at once."""
+    device = FakeDevice(refused={50, 70, 71}, most=30)
+    poller = Poller([k for k in range(1000) if k not in (70, 71)], device)
+    await poller.poll()
+    assert poller.quarantined == {50}
+    small = len(poller.plan.blocks)
+    device.refused.clear()
+    device.most = 125
+    poller.plan.forget()
+    sweep = await poller.poll()
+    assert (poller.quarantined, len(poller.good(sweep))) == (set(), 998)
+    assert len(poller.plan.blocks) == 8 < small
+
+
 async def test_a_device_that_refuses_gaps_is_learnt_in_the_first_poll() -> None:
     starts = [k for k in range(10_000) if k % 97 != 5]
     poller = Poller(starts, FakeDevice(refused=set(range(10_000)) - set(starts)))
@@ -173,6 +188,9 @@ async def test_quarantined_points_are_tried_again_and_come_back() -> None:
     assert poller.good(sweep) == set(range(100)) - {50}
     assert not sweep.refused, "a point that stays in quarantine is not news"
     assert len(poller.plan.blocks) == 2
+    before = device.requests
+    await poller.poll()
+    assert device.requests - before == 2, "one attempt per period, not one per poll"
 
 
 async def test_a_retry_is_bounded_and_takes_turns() -> None:
