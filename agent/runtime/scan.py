@@ -21,6 +21,8 @@ from safety.gate import Gate
 from safety.values import WriteOutcome, WriteResult
 
 LATENESS_KEPT = 4096
+SINGLE_EPSILON = 2.0**-22
+"""Devices keep 32-bit floats. Below this nothing is worth asking the gate, whose own tolerance is never smaller."""
 GOLDEN = 0.618_033_988_749_895
 """Multiples of it modulo 1 are spread evenly: the rewrites of a thousand outputs first written together do not come together."""
 
@@ -44,6 +46,8 @@ class ScanLoop:
             [program.units[row.unit_index].config.outputs[row.field].rewrite for row in program.outputs], np.float64
         )
         self._outcome = np.zeros(outputs, np.uint8)
+        self._suspect = np.zeros(outputs, bool)
+        self._watched: dict[str, Index] = {}
         self._perceived_at = -np.inf
         self._heard_of: set[str] = set()
         driven = [group.out_index for group in program.groups]
@@ -69,6 +73,9 @@ class ScanLoop:
         self._tasks = tasks
         program = self.engine.program
         self._output_task = [tasks[program.points[row.point].config.device] for row in program.outputs]
+        for device in tasks:
+            rows = [row for row in program.outputs if program.points[row.point].config.device == device]
+            self._watched[device] = np.asarray([row.index for row in rows], np.intp)
 
     @property
     def outcomes(self) -> Index:
@@ -163,11 +170,29 @@ class ScanLoop:
         self.engine.ingest(where, result.value, result.quality, result.reason, result.source_time, now)
         self.engine.perceive(now, where)
         self.safety(now)
+        self._watch_held(self._watched[device])
         values = result.value.tolist()
         for output, name, place in self._device_outputs.get(device, ()):
             outcome = self._gate.observe(name, values[place])
             if outcome is not None:
                 self._noticed(output, name, outcome, values[place])
+
+    def _watch_held(self, outputs: Index) -> None:
+        """Compare what the device shows with what we wrote; the gate says when it is an override and not a write under way."""
+        raw = self.engine.raw[self.engine.program.output_point[outputs]]
+        differs = np.abs(raw - self._written[outputs]) > SINGLE_EPSILON * np.abs(self._written[outputs])
+        for output in outputs[differs | self._suspect[outputs]]:
+            name = self.engine.program.outputs[output].name
+            polled = float(raw[np.searchsorted(outputs, output)])
+            outcome = self._gate.observe(name, polled)
+            if outcome is WriteOutcome.OVERRIDDEN:
+                self._written_at[output] = (
+                    np.nan
+                )  # lost in a restart of the device, perhaps: written again with the next scan
+            if outcome is not None:
+                detail = f"the device shows {polled:g}, we wrote {self._written[output]:g}"
+                self.written(int(output), WriteResult(name, outcome, float(self._written[output]), polled, detail, 0.0))
+        self._suspect[outputs] = differs
 
     # --- outputs ------------------------------------------------------------------------------------------------------
 
@@ -189,8 +214,8 @@ class ScanLoop:
             self._output_task[output].request_write(output, None if np.isnan(value) else value)
 
     def written(self, output: int, result: WriteResult) -> None:
-        """A write has ended. What did not hold is written again with the next rewrite, and reported once per change."""
-        self.writes += 1
+        """A write has ended, or what it wrote was found changed. Reported once per change; written again with the next rewrite."""
+        self.writes += result.latency_s > 0.0
         self._report(output, result)
 
     def _noticed(self, output: int, name: str, outcome: WriteOutcome, found: float) -> None:

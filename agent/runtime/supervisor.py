@@ -185,7 +185,7 @@ class Supervisor:
 
     def _release(self, why: str) -> None:
         """Replay the write journal. Bounded in time: what cannot be reached stays in the journal for the next try."""
-        if not (self._state_dir / "journal.db").exists():
+        if not _may_hold(self._state_dir / "journal.db"):
             return
         arguments = [sys.executable, "-m", "agent.runtime.release", "--state-dir", str(self._state_dir), "--why", why]
         try:
@@ -237,6 +237,19 @@ class Supervisor:
     def _stop_all(self) -> None:
         for child in (self._core, *self._others):
             child.kill()
+
+
+def _may_hold(journal: Path) -> bool:
+    """Whether the journal must be replayed: any doubt is a yes, and then the release says what is wrong with it."""
+    if not journal.exists():
+        return False
+    import sqlite3
+
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=2.0)) as db:
+            return bool(db.execute("SELECT count(*) FROM held").fetchone()[0])
+    except sqlite3.Error:
+        return True
 
 
 def main() -> None:
