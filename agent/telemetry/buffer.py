@@ -168,37 +168,29 @@ class Buffer:
             self._undeleted.clear()
 
     def _reopen(self) -> None:
-        for _ in range(2):
+        try:
+            self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             try:
-                self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
                 self._disk = DiskQueue(self._path, self._max_rows, self._max_bytes)
             except BufferCorruptError as error:
-                if not self._move_aside(error):
-                    return
-            except (OSError, sqlite3.Error) as error:
-                self._lose_disk(error, unreadable=False)
-                return
-            else:
-                return
+                self._move_aside(error)
+                self._disk = DiskQueue(self._path, self._max_rows, self._max_bytes)
+        except (OSError, sqlite3.Error, BufferCorruptError) as error:
+            self._lose_disk(error, unreadable=False)
 
-    def _move_aside(self, error: BufferCorruptError) -> bool:
-        """Keep the damaged file for a look (one, so that the disk does not fill); True when a new one can be made."""
+    def _move_aside(self, error: BufferCorruptError) -> None:
+        """Keep the damaged file for a look (one, so that the disk does not fill)."""
         aside = self._path.with_name(self._path.name + CORRUPT_SUFFIX)
-        try:
-            for ending in ("", "-wal", "-shm"):
-                source = self._path.with_name(self._path.name + ending)
-                if source.exists():
-                    source.replace(aside.with_name(aside.name + ending))
-        except OSError as failure:
-            self._lose_disk(failure, unreadable=False)
-            return False
+        for ending in ("", "-wal", "-shm"):
+            source = self._path.with_name(self._path.name + ending)
+            if source.exists():
+                source.replace(aside.with_name(aside.name + ending))
         _log.warning(
             "the telemetry buffer was damaged: it is moved aside and a new one started; what it held is not sent",
             file=str(self._path),
             moved_to=str(aside),
             error=str(error),
         )
-        return True
 
     def _recover(self) -> None:
         """Try the disk again; when it works, move what waited in memory there, behind what the disk holds."""

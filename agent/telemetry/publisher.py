@@ -226,7 +226,15 @@ class Publisher:
             self._committing, self._inbox_bytes = (len(messages), self._inbox_bytes), 0
             lost, self._inbox_dropped = self._inbox_dropped, 0
         if messages or lost:
-            buffer.append(messages, lost)
+            try:
+                buffer.append(messages, lost)
+            except Exception:  # noqa: BLE001  (the last line of defence: the writer may never end for good)
+                lost += len(messages)
+                with self._lock:
+                    self._inbox_dropped += lost
+                _log.exception(
+                    "unexpected failure of the telemetry buffer, messages dropped: please report it", lost=lost
+                )
             link.wake()
         with self._lock:
             self._committing = (0, 0)

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from agent.runtime.clock import ManualClock
 from agent.telemetry import buffer as buffer_module
 from agent.telemetry.buffer import CORRUPT_SUFFIX, FILE_NAME, RETRY_S, Buffer
-from agent.telemetry.disk import SPARE_PAGES, DiskQueue, _runs
+from agent.telemetry.disk import PAGE_BYTES, SPARE_PAGES, DiskQueue, _runs
 from agent.telemetry.errors import BufferCorruptError
 from agent.telemetry.memory import MEMORY_IDS, MemoryQueue
 from agent.telemetry.rows import Message, Row
@@ -141,7 +141,7 @@ def test_the_file_gives_its_space_back_after_an_outage(open_buffer: Callable[...
     buffer.remove([row.id for row in buffer.take(1000)])
     buffer.close()
     assert size > 7_000_000
-    assert (tmp_path / FILE_NAME).stat().st_size < SPARE_PAGES * 4096
+    assert (tmp_path / FILE_NAME).stat().st_size < SPARE_PAGES * PAGE_BYTES
 
 
 def test_max_bytes_is_about_the_size_of_the_file(open_buffer: Callable[..., Buffer], tmp_path: Path) -> None:
@@ -227,6 +227,16 @@ def test_only_one_damaged_file_is_kept(open_buffer: Callable[..., Buffer], tmp_p
         open_buffer().close()
     aside = [path.name for path in tmp_path.iterdir() if CORRUPT_SUFFIX in path.name]
     assert aside == [FILE_NAME + CORRUPT_SUFFIX]
+
+
+@pytest.mark.fault
+def test_a_damaged_file_that_cannot_be_moved_leaves_memory(open_buffer: Callable[..., Buffer], tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"rubbish" * 1000)
+    (tmp_path / (FILE_NAME + CORRUPT_SUFFIX)).mkdir()
+    buffer = open_buffer()
+    buffer.append([message(1)])
+    assert numbers(buffer.take(10)) == [1]
+    assert not buffer.stats().durable
 
 
 @pytest.mark.fault

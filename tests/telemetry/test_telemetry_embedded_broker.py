@@ -40,7 +40,7 @@ class Listener:
         self.payloads: list[bytes] = []
         self._topic = topic
         self._ready = threading.Event()
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="listener")
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"listener-{id(self)}")
         self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._on_message
@@ -146,6 +146,7 @@ def test_a_restarted_broker_gets_all_that_was_published_meanwhile(
     for number in range(200):
         pub.publish(P, str(number))
     until(lambda: len(first.payloads) == 200 and pub.stats().queued == 0)
+    first.close()
     broker.stop()
     until(lambda: not pub.stats().connected)
     for number in range(200, 600):

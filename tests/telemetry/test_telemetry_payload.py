@@ -120,8 +120,21 @@ def test_a_snapshot_of_no_points_is_still_json() -> None:
 
 def test_a_snapshot_refuses_arrays_of_another_length() -> None:
     codes = np.zeros(1, dtype=np.uint8)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="2 points"):
         SnapshotEncoder([("a", "1"), ("b", "1")]).encode(np.zeros(1), codes, codes, TS, 1)
+
+
+@pytest.mark.parametrize("unit", ["%", "%r", "%s%%", "m%", "{SPM}"])
+def test_a_unit_with_signs_of_formatting_is_written_as_it_is(unit: str) -> None:
+    good = np.full(1, Quality.GOOD, dtype=np.uint8)
+    snapshot = strict(SnapshotEncoder([("a", unit)]).encode(np.array([1.5]), good, good, TS, 1))
+    assert snapshot["points"]["a"] == {"value": 1.5, "unit": unit, "quality": "good"}  # type: ignore[index]
+
+
+def test_huge_numbers_whose_sum_overflows_are_still_numbers() -> None:
+    good = np.full(2, Quality.GOOD, dtype=np.uint8)
+    snapshot = strict(SnapshotEncoder([("a", "1"), ("b", "1")]).encode(np.array([1.7e308, 1.7e308]), good, good, TS, 1))
+    assert snapshot["points"]["b"]["value"] == 1.7e308  # type: ignore[index]
 
 
 @given(st.lists(st.tuples(ANY_FLOAT, st.sampled_from(Quality), st.sampled_from(Reason)), min_size=1, max_size=20))

@@ -556,6 +556,50 @@ def test_a_changed_password_is_read_at_the_next_attempt(
     until(lambda: fake.connects[-1]["password"] == "new")
 
 
+@pytest.mark.fault
+def test_a_password_file_opened_to_others_while_running_is_named(
+    fake: FakeBroker, publisher: Make, until: Until, tmp_path: Path
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("p")
+    secret.chmod(0o600)
+    pub = publisher(fake.port, username="agent", password_file=secret)
+    until(lambda: pub.stats().connected)
+    secret.chmod(0o644)
+    fake.cut()
+    until(lambda: "chmod 600" in pub.stats().last_error)
+    until(lambda: "slowest" in pub._backoff.asked)  # type: ignore[union-attr]
+    assert len(fake.connects) == 1
+
+
+@pytest.mark.fault
+def test_an_unexpected_failure_of_the_buffer_is_counted_and_survived(
+    fake: FakeBroker, publisher: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pub = publisher(fake.port)
+    until(lambda: pub.stats().connected)
+    with capture_logs() as logs, monkeypatch.context() as patch:
+        patch.setattr(pub._buffer, "append", lambda *_: 1 / 0)
+        send(pub, 0, 1)
+        until(lambda: any("unexpected" in entry["event"] for entry in logs))
+    send(pub, 1, 3)
+    until(lambda: pub.stats().acked == 2)
+    assert numbers(fake) == [1, 2]
+    assert pub.stats().dropped == 1
+
+
+def test_the_rate_is_of_acknowledged_messages(
+    fake: FakeBroker, publisher: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pub = publisher(fake.port)
+    assert pub.stats().rate == 0.0
+    send(pub, 0, 100)
+    until(lambda: pub.stats().acked == 100)
+    monkeypatch.setattr(publisher_module, "RATE_WINDOW_S", 0.0)
+    assert pub.stats().rate > 0.0
+    until(lambda: pub.stats().rate == 0.0)
+
+
 def test_paho_is_not_imported_before_it_is_needed() -> None:
     code = "import sys, agent.telemetry.publisher, agent.telemetry.broker; sys.exit('paho' in sys.modules or 'amqtt' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
