@@ -66,7 +66,9 @@ class Arguments:
         if not fits or any(name not in named for name in self._required) or not self._known.issuperset(kwargs):
             self._signature.bind(*args, **kwargs)
             if len(named) != count:
-                raise TypeError("a positional-only parameter and a keyword have the same name: @poet cannot tell them apart")
+                raise TypeError(
+                    "a positional-only parameter and a keyword have the same name: @poet cannot tell them apart"
+                )
         return named
 
     def perceive(

@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numba
+from numba.core import cgutils
+from numba.core import types as numba_types
 from numba.core.errors import NumbaError
-from numba.cpython.unicode import _get_code_point, deref_uint8
+from numba.cpython.unicode import _get_code_point
+from numba.extending import intrinsic
 
 from agent.kernels import aot, jit
 from agent.kernels.cache import require_trusted, write_folder
@@ -37,6 +40,19 @@ _COMPILE_ERRORS = (NumbaError, NotImplementedError, TypeError, ValueError, Asser
 """What numba raises for code it cannot compile: mostly its own errors, sometimes not."""
 
 
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def copy_bytes(_typing: Any, text: Any, unit: Any, source: Any, count: Any) -> Any:
+    """Copy ``count`` bytes from an address to the start of a unit's row. Without a loop and a view: five times as fast."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        rows = context.make_array(signature.args[0])(context, builder, values[0])
+        offset = builder.mul(values[1], values[1].type(TEXT_BYTES))
+        cgutils.raw_memcpy(builder, builder.gep(rows.data, [offset]), values[2], values[3], 1)
+        return context.get_dummy_value()
+
+    return numba_types.void(text, numba_types.intp, source, numba_types.intp), generate
+
+
 @numba.njit  # type: ignore[untyped-decorator, unused-ignore]
 def clear_text(text: Any, unit: int, used: int) -> None:
     """Zero what an earlier, longer message left behind the first ``used`` bytes of a unit's row."""
@@ -46,29 +62,35 @@ def clear_text(text: Any, unit: int, used: int) -> None:
 
 
 @numba.njit  # type: ignore[untyped-decorator, unused-ignore]
-def put_text(text: Any, unit: int, message: str) -> None:
-    """Write a message into a unit's row as UTF-8, cut at a character's border, and zero what was there before."""
+def put_unicode(text: Any, unit: int, message: str) -> int:
+    """Write a message as UTF-8 into a unit's row, cut at a character's border, and return the bytes used."""
     used = 0
+    for index in range(len(message)):
+        point = _get_code_point(message, index)
+        if 0xD800 <= point <= 0xDFFF:
+            point = 0x3F  # a lone surrogate has no UTF-8; Python writes ? as well
+        size = 1 if point < 0x80 else 2 if point < 0x800 else 3 if point < 0x10000 else 4
+        if used + size > TEXT_BYTES:
+            break
+        if size == 1:
+            text[unit, used] = point
+        else:
+            lead = 0xC0 if size == 2 else 0xE0 if size == 3 else 0xF0
+            text[unit, used] = lead | (point >> (6 * (size - 1)))
+            for step in range(1, size):
+                text[unit, used + step] = 0x80 | ((point >> (6 * (size - 1 - step))) & 0x3F)
+        used += size
+    return used
+
+
+@numba.njit(forceinline=True)  # type: ignore[untyped-decorator, unused-ignore]
+def put_text(text: Any, unit: int, message: str) -> None:
+    """Write a message into a unit's row as UTF-8 and zero what was there before."""
     if message._is_ascii:  # type: ignore[attr-defined]
         used = min(len(message), TEXT_BYTES)
-        for index in range(used):
-            text[unit, index] = deref_uint8(message._data, index)  # type: ignore[attr-defined]
+        copy_bytes(text, unit, message._data, used)  # type: ignore[attr-defined]
     else:
-        for index in range(len(message)):
-            point = _get_code_point(message, index)
-            if 0xD800 <= point <= 0xDFFF:
-                point = 0x3F  # a lone surrogate has no UTF-8; Python writes ? as well
-            size = 1 if point < 0x80 else 2 if point < 0x800 else 3 if point < 0x10000 else 4
-            if used + size > TEXT_BYTES:
-                break
-            if size == 1:
-                text[unit, used] = point
-            else:
-                lead = 0xC0 if size == 2 else 0xE0 if size == 3 else 0xF0
-                text[unit, used] = lead | (point >> (6 * (size - 1)))
-                for step in range(1, size):
-                    text[unit, used + step] = 0x80 | ((point >> (6 * (size - 1 - step))) & 0x3F)
-            used += size
+        used = put_unicode(text, unit, message)
     clear_text(text, unit, used)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from agent.poet.arguments import Arguments, Call
 from agent.poet.errors import EnforceError, PerceiveError
-from agent.poet.interrupts import Decision, Interrupt, Kind, Stage, ask, wants
+from agent.poet.interrupts import Decision, Interrupt, Kind, Stage, anybody_there, ask, wants
 from agent.poet.log import logger
 from agent.poet.operate import Accept, Operate
 from agent.poet.parameters import CallRecord
@@ -46,19 +46,23 @@ class Handle:
         self.trainer = Trainer(self.name, settings.learning, self._arguments.learnable(plugin))
         self._equipment = plugin is not None and plugin.commands_equipment
         self._command = command_of(plain) if self._equipment else None
-        self._bare = plugin is None and not settings.audit and settings.interrupts is InterruptMode.OFF
+        self._bare = plugin is None
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call of a plain function."""
         if self.share < 1.0 and self._bypassed():
             fallback = self._bypass()
             return self.plain(*args, **kwargs) if fallback is _PLAIN else fallback
-        if self._bare and not self.trainer.active and self.last_verdict is OK:
+        if self._bare and self._alone():
+            started = time.perf_counter() if self.settings.audit else 0.0
             try:
-                return self.operate.call(args, kwargs)
+                result = self.operate.call(args, kwargs)
             except Exception as error:
-                self._close(verdict_of(error, False), {}, None, time.perf_counter())
+                self._close(verdict_of(error, False), {}, None, started)
                 raise
+            if self.settings.audit or self.last_verdict is not OK:
+                self._close(OK, {}, result, started)
+            return result
         steps = self._steps(args, kwargs)
         try:
             prepared, accept = next(steps)
@@ -77,6 +81,16 @@ class Handle:
         if self.share < 1.0 and self._bypassed():
             fallback = self._bypass()
             return await self.plain(*args, **kwargs) if fallback is _PLAIN else fallback
+        if self._bare and self._alone():
+            started = time.perf_counter() if self.settings.audit else 0.0
+            try:
+                result = await self.operate.call_async(args, kwargs)
+            except Exception as error:
+                self._close(verdict_of(error, False), {}, None, started)
+                raise
+            if self.settings.audit or self.last_verdict is not OK:
+                self._close(OK, {}, result, started)
+            return result
         steps = self._steps(args, kwargs)
         try:
             prepared, accept = next(steps)
@@ -93,6 +107,10 @@ class Handle:
                 prepared, accept = steps.send(result) if failure is None else steps.throw(failure)
             except StopIteration as end:
                 return end.value
+
+    def _alone(self) -> bool:
+        """Whether nobody wants to see the arguments of a call: no learner, and no person to ask."""
+        return not self.trainer.active and (self.settings.interrupts is InterruptMode.OFF or not anybody_there())
 
     def _steps(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[tuple[Call, Accept | None], Any, Any]:
         """What surrounds Operate, for both kinds of function: yields a call to make, is sent its result or thrown its
@@ -194,7 +212,7 @@ class Handle:
     def _close(self, verdict: CallVerdict, inputs: Mapping[str, Any], result: Any, started: float) -> None:
         """Keep the verdict, log it if it is news or audited, hand it to the learner."""
         before, self.last_verdict = self.last_verdict, verdict
-        duration_s = time.perf_counter() - started
+        duration_s = time.perf_counter() - started if started else 0.0
         if self.settings.audit:
             self._log("info", verdict, duration_s)
         if verdict.outcome is not before.outcome:
@@ -214,7 +232,7 @@ class Handle:
             outcome=verdict.outcome.value,
             causes=verdict.causes,
             fail_safe=verdict.fail_safe,
-            duration_ms=round(duration_s * 1e3, 3),
+            duration_ms=round(duration_s * 1e3, 3) if duration_s else None,
         )
 
 

@@ -73,9 +73,14 @@ def on_interrupt(handler: Handler | None) -> None:
     _IN_USE.handler = handler
 
 
+def anybody_there() -> bool:
+    """Whether there is a way to ask a person."""
+    return _IN_USE.handler is not None
+
+
 def wants(mode: InterruptMode, failed: bool, after_success: bool, equipment: bool) -> bool:
     """Whether a person is asked at this point of a call."""
-    if _IN_USE.handler is None or mode is InterruptMode.OFF:
+    if not anybody_there() or mode is InterruptMode.OFF:
         return False
     if mode is InterruptMode.ON:
         return True
