@@ -183,10 +183,10 @@ class Supervisor:
             child.start_at = 0.0
         self._release("core lost")
 
-    def _release(self, why: str) -> None:
-        """Replay the write journal. Bounded in time: what cannot be reached stays in the journal for the next try."""
+    def _release(self, why: str) -> bool:
+        """Replay the write journal; whether nothing is held any more. Bounded in time: the rest stays in it for the next try."""
         if not _may_hold(self._state_dir / "journal.db"):
-            return
+            return True
         arguments = [sys.executable, "-m", "agent.runtime.release", "--state-dir", str(self._state_dir), "--why", why]
         try:
             done = subprocess.run(arguments, timeout=RELEASE_PATIENCE_S, check=False, stdin=subprocess.DEVNULL)
@@ -197,7 +197,7 @@ class Supervisor:
                 after_s=RELEASE_PATIENCE_S,
                 fix="poetd release --state-dir " + str(self._state_dir),
             )
-            return
+            return False
         if done.returncode != 0:
             say(
                 "error",
@@ -205,6 +205,7 @@ class Supervisor:
                 code=done.returncode,
                 next="what is left is tried again at the next start",
             )
+        return done.returncode == 0
 
     def _wait(self) -> None:
         ready, _, _ = select.select([self._beat_read, self._woken], [], [], 0.25)
@@ -220,8 +221,7 @@ class Supervisor:
         """Let core release its points and go; if it does not in time, kill it and release them ourselves."""
         notify("STOPPING=1")
         if self._core.process is None:
-            self._release("stop")
-            return 0
+            return 0 if self._release("stop") else 1
         self._core.process.send_signal(signal.SIGTERM)
         try:
             code = self._core.process.wait(STOP_PATIENCE_S)
@@ -232,7 +232,7 @@ class Supervisor:
         self._core.process = None
         if code != 0:
             self._release("stop")
-        return code if code >= 0 else 1
+        return code if code in (0, CONFIG_EXIT) else 1
 
     def _stop_all(self) -> None:
         for child in (self._core, *self._others):

@@ -115,7 +115,7 @@ class Agent:
 
     def quality(self, point: str) -> tuple[str, str]:
         """Quality and reason of one point."""
-        answer = wait_until("an answer to points", lambda: self.ask("points", unit=point.split("/")[0]))
+        answer = wait_until("an answer to points", lambda: self.ask("points", unit=point.split("/", maxsplit=1)[0]))
         row = next(row for row in answer["points"] if row["point"] == point)
         return row["quality"], row["reason"]
 

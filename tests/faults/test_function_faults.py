@@ -6,6 +6,7 @@ on MQTT and each limit on their outputs an event, so a single missed scan shows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -94,7 +95,7 @@ def healthy_zones_miss_nothing(running: Site, ear: Ear) -> Iterator[None]:
     for name in HEALTHY:
         snapshots = [one for one in fresh if one.topic.endswith(f"/{name}/snapshot")]
         times = [datetime.fromisoformat(one.content["ts"]).timestamp() for one in snapshots]
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
         assert max(gaps, default=0.0) < 1.9 * SCAN_S, f"{name} missed a scan: {gaps}"
         limits = [one.content for one in fresh if one.topic.endswith(f"/{name}/event")]
         assert limits == [], f"{name} was limited"
