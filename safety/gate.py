@@ -35,6 +35,8 @@ write.
 _SINGLE_EPSILON: Final = 2.0**-22
 """Devices keep values as 32-bit floats: 24 bits of mantissa, and two lost to scaling."""
 _SPAN_FRACTION: Final = 1e-6
+HALF_STEP: Final = 0.500_001
+"""A device that keeps integers is sent the nearest step: what it shows lies at most half a step away, and a hair for rounding."""
 
 
 class WritePort(Protocol):
@@ -277,7 +279,7 @@ class Gate:
     def _same(self, point: str, found: float, sent: float) -> bool:
         envelope = self._envelopes[point]
         span = envelope.high - envelope.low
-        tolerance = max(self._routes[point].resolution, _SPAN_FRACTION * span, _SINGLE_EPSILON * abs(sent))
+        tolerance = max(HALF_STEP * self._routes[point].resolution, _SPAN_FRACTION * span, _SINGLE_EPSILON * abs(sent))
         return abs(found - sent) <= tolerance
 
 

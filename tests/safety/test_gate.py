@@ -216,10 +216,10 @@ async def test_a_bug_in_a_driver_is_not_an_outcome(gate: Gate, port: Port) -> No
 async def test_read_back_tolerance_is_the_device_resolution(gate: Gate, port: Port) -> None:
     port.takes = 49.95
     assert (await gate.write(port, HEAT, 50.0)).outcome is WriteOutcome.HELD
-    port.takes = 49.85
+    port.takes = 49.9  # the next step of the register: met once as "held", when the tolerance was a whole step
     result = await gate.write(port, HEAT, 50.0)
     assert result.outcome is WriteOutcome.OVERRIDDEN
-    assert "reads 49.85" in result.detail
+    assert "reads 49.9" in result.detail
     port.takes = math.nan
     assert (await gate.write(port, HEAT, 50.0)).outcome is WriteOutcome.OVERRIDDEN
 
