@@ -65,7 +65,10 @@ async def _read_device(loaded: LoadedSite, device: str, names: list[str]) -> lis
     config = loaded.site.devices[device]
     clock = SystemClock()
     points = [DevicePoint(name, loaded.points[name][1].address) for name in names]
-    driver = installed_plugins()[config.protocol].load()(device, config.settings, points, clock)
+    try:
+        driver = installed_plugins()[config.protocol].load()(device, config.settings, points, clock)
+    except DriverError as error:
+        raise click.ClickException(f"device {device}: {error}") from error
     detail = ""
     try:
         await driver.connect()

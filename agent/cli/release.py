@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -22,12 +23,15 @@ from agent.cli.output import json_option, print_json, print_table
 @json_option
 def command(state_dir: Path, as_json: bool) -> None:
     """Relinquish or restore every point that is still held, for use while the agent is not running."""
-    from agent.runtime.release import run
+    from agent.runtime.errors import StateFolderError
+    from agent.runtime.lock import taken
+    from agent.runtime.release import JOURNAL_FILE, run
     from safety.errors import StoreError
 
     try:
-        results = run(state_dir)
-    except StoreError as error:
+        with taken(state_dir) if (state_dir / JOURNAL_FILE).exists() else nullcontext():
+            results = run(state_dir)
+    except (StoreError, StateFolderError) as error:
         raise click.ClickException(str(error)) from error
     rows = [
         {

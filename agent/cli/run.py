@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import click
 
 
+def _duration(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no duration here: core would refuse it at every restart."""
+    from agent.config.scalars import RefusedError, seconds
+
+    try:
+        if value is not None and seconds(value) <= 0.0:
+            raise RefusedError(f"{value} is no time at all", "give more than 0s")
+    except RefusedError as error:
+        raise click.BadParameter(f"{error}: {error.fix}") from error
+    return value
+
+
+def _time(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    try:
+        if value is not None:
+            datetime.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a time: write 2026-01-15T05:30:00Z") from error
+    return value
+
+
 @click.command()
 @click.argument("site", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--for", "run_for", metavar="DURATION", help="Stop by itself after this long, such as 10s.")
+@click.option(
+    "--for", "run_for", metavar="DURATION", callback=_duration, help="Stop by itself after this long, such as 10s."
+)
 @click.option(
     "--run-dir", type=click.Path(path_type=Path, file_okay=False), help="Sockets and shared image; default: the site's."
 )
@@ -21,9 +45,13 @@ import click
     help="Journal, latches, buffer; default: the site's.",
 )
 @click.option(
-    "--speed", type=float, help="Run control time this much faster than the wall; only for a plant that does too."
+    "--speed",
+    type=click.FloatRange(0.0, 100_000.0, min_open=True),
+    help="Run control time this much faster than the wall; only for a plant that does too.",
 )
-@click.option("--start", help="UTC time at which control time starts, with --speed: 2026-01-15T05:30:00Z.")
+@click.option(
+    "--start", callback=_time, help="UTC time at which control time starts, with --speed: 2026-01-15T05:30:00Z."
+)
 @click.option("--origin", type=float, help="The machine's monotonic time at --start, to share one clock with a plant.")
 def command(
     site: Path,

@@ -51,6 +51,7 @@ class ControlServer:
         self._clients += 1
         try:
             if self._clients > MAX_CLIENTS:
+                writer.write(b'{"ok": false, "error": "too many clients; try again"}\n')
                 return
             while line := await asyncio.wait_for(reader.readline(), IDLE_S):
                 writer.write(json.dumps(await self._answer(line), allow_nan=False).encode() + b"\n")

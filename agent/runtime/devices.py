@@ -86,9 +86,8 @@ class DeviceTask:
             _done, pending = await asyncio.wait(self._tasks, timeout=timeout_s)
             for task in pending:
                 task.cancel()
-            for task in self._tasks:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            if pending:
+                await asyncio.wait(pending, timeout=1.0)
 
     @property
     def failed_task(self) -> BaseException | None:

@@ -55,22 +55,30 @@ def driver_for(entries: Sequence[Held]) -> Driver:
     return plugin.load()(first.device, settings, points, SystemClock())
 
 
-async def _release_device(gate: Gate, entries: Sequence[Held]) -> list[Released]:
-    try:
-        driver = driver_for(entries)
-    except (DriverError, ValueError) as error:
-        return [Released(one, False, str(error)) for one in entries]
+async def give_back(gate: Gate, driver: Driver, entries: Sequence[Held]) -> list[Released]:
+    """Give back one device's points over its driver. Never raises: a driver of another package may fail in any way, and the other
+    devices' points must be given back all the same.
+    """
     results: list[Released] = []
     try:
         await driver.connect()
         for one in entries:
             result: WriteResult = await gate.release(driver, one)
             results.append(Released(one, result.outcome in GIVEN_BACK, result.detail))
-    except DriverError as error:
-        results += [Released(one, False, str(error)) for one in entries[len(results) :]]
+    except Exception as error:  # noqa: BLE001
+        results += [Released(one, False, f"{type(error).__name__}: {error}") for one in entries[len(results) :]]
+    return results
+
+
+async def _release_device(gate: Gate, entries: Sequence[Held]) -> list[Released]:
+    try:
+        driver = driver_for(entries)
+    except Exception as error:  # noqa: BLE001  (as above)
+        return [Released(one, False, str(error)) for one in entries]
+    try:
+        return await give_back(gate, driver, entries)
     finally:
         await driver.close()
-    return results
 
 
 async def release_all(journal: Journal) -> list[Released]:

@@ -53,11 +53,6 @@ class ScanLoop:
         driven = [group.out_index for group in program.groups]
         self._unscanned = np.setdiff1d(np.arange(outputs), np.concatenate(driven) if driven else [])
         """Outputs of units that are only watched and protected: no scan writes them again."""
-        self._device_outputs: dict[str, list[tuple[int, str, int]]] = {}
-        for row in program.outputs:
-            device = program.points[row.point].config.device
-            place = row.point - program.device_slices[device].start
-            self._device_outputs.setdefault(device, []).append((row.index, row.name, place))
         self._log = log.get("core")
         self.lateness_s = np.zeros(LATENESS_KEPT)
         self.scans = 0
@@ -171,11 +166,6 @@ class ScanLoop:
         self.engine.perceive(now, where)
         self.safety(now)
         self._watch_held(self._watched[device])
-        values = result.value.tolist()
-        for output, name, place in self._device_outputs.get(device, ()):
-            outcome = self._gate.observe(name, values[place])
-            if outcome is not None:
-                self._noticed(output, name, outcome, values[place])
 
     def _watch_held(self, outputs: Index) -> None:
         """Compare what the device shows with what we wrote; the gate says when it is an override and not a write under way."""
@@ -216,16 +206,6 @@ class ScanLoop:
     def written(self, output: int, result: WriteResult) -> None:
         """A write has ended, or what it wrote was found changed. Reported once per change; written again with the next rewrite."""
         self.writes += result.latency_s > 0.0
-        self._report(output, result)
-
-    def _noticed(self, output: int, name: str, outcome: WriteOutcome, found: float) -> None:
-        """Polls have shown that somebody else changed what we wrote, or that it is ours again."""
-        detail = (
-            f"it reads {found:g}: somebody else writes it" if outcome is WriteOutcome.OVERRIDDEN else "it is ours again"
-        )
-        self._report(output, WriteResult(name, outcome, float(self._written[output]), found, detail, 0.0))
-
-    def _report(self, output: int, result: WriteResult) -> None:
         if self._outcome[output] != result.outcome:
             good = result.outcome in (WriteOutcome.HELD, WriteOutcome.ACKNOWLEDGED)
             level = "warning" if not good else "info" if self._outcome[output] else "debug"

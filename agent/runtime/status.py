@@ -148,9 +148,13 @@ class Status:
         ]
         answer: dict[str, Any] = {"interlocks": interlocks}
         if request.get("history"):
+            try:
+                rows = self._keeper.history(HISTORY_ROWS)
+            except SafetyError as error:
+                raise ControlSocketError(str(error)) from error
             answer["history"] = [
                 {"ts": iso_utc(row.utc), "interlock": row.interlock, "event": row.event, "cause": row.cause}
-                for row in self._keeper.history(HISTORY_ROWS)
+                for row in rows
             ]
         return answer
 
