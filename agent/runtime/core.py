@@ -16,6 +16,7 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from agent import kernels
 from agent.config.errors import ConfigErrors
@@ -51,6 +52,8 @@ from safety.journal import Held, Journal
 from safety.latches import Latches
 
 BEAT_S = 0.5
+DEFECT_EXIT = 70
+"""A defect of ours ended the scan or a device's task: the supervisor releases everything and starts core again."""
 TEND_S = 1.0
 DRAIN_S = 3.0
 RELEASE_S = 8.0
@@ -223,7 +226,7 @@ class Core:
                 self._log.error(
                     "device_task_ended", device=task.name, error=repr(task.failed_task), next="core restarts"
                 )
-                os._exit(70)  # a defect of ours: the supervisor releases everything and starts core again
+                os._exit(DEFECT_EXIT)
 
     async def _beat(self) -> None:
         """Prove to the supervisor twice a second that the event loop turns."""
@@ -268,11 +271,20 @@ def _clock(options: argparse.Namespace) -> Clock:
     return ScaledClock(options.speed, start.timestamp(), options.origin)
 
 
+def _defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An exception nobody caught. In a callback of the scan it would leave units without control: end, release, start again."""
+    error = context.get("exception")
+    log.get("core").error("unexpected", what=context.get("message"), error=repr(error))
+    if context.get("handle") is not None:
+        os._exit(DEFECT_EXIT)
+
+
 async def _run(options: argparse.Namespace, loaded: LoadedSite) -> int:
     core = Core(loaded, options.run_dir, options.state_dir, _clock(options))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, core.stop)
+    loop.set_exception_handler(_defect)
     return await core.run(None if options.run_for is None else seconds(options.run_for))
 
 

@@ -6,7 +6,7 @@ never wait for Operate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -50,6 +50,7 @@ class ScanLoop:
         self._watched: dict[str, Index] = {}
         self._perceived_at = -np.inf
         self._heard_of: set[str] = set()
+        self._broken_listeners: set[str] = set()
         driven = [group.out_index for group in program.groups]
         self._unscanned = np.setdiff1d(np.arange(outputs), np.concatenate(driven) if driven else [])
         """Outputs of units that are only watched and protected: no scan writes them again."""
@@ -135,8 +136,7 @@ class ScanLoop:
             self.engine.enforce(now, affected)
             self._push(now, affected)
         if changed:
-            for listener in self.on_trips:
-                listener()
+            self._tell(self.on_trips)
 
     def _perceive(self, now: float) -> None:
         self.engine.perceive(now)
@@ -154,8 +154,7 @@ class ScanLoop:
         outputs = self.engine.outputs_of(group, columns)
         self.engine.enforce(now, outputs)
         self._push(now, outputs)
-        for listener in self.on_scanned:
-            listener(group, columns)
+        self._tell(self.on_scanned, group, columns)
 
     def polled(self, device: str, result: PollResult) -> None:
         """A device's poll has ended: take it in, and let the interlocks see it at once."""
@@ -213,5 +212,15 @@ class ScanLoop:
                 "write", point=result.point, outcome=result.outcome.name, detail=result.detail or None
             )
         self._outcome[output] = result.outcome
-        for listener in self.on_written:
-            listener(output, result)
+        self._tell(self.on_written, output, result)
+
+    def _tell(self, listeners: Sequence[Callable[..., None]], *what: object) -> None:
+        """Tell telemetry, learning and the rest. What they do wrong is theirs: it is logged once, and control goes on."""
+        for listener in listeners:
+            try:
+                listener(*what)
+            except Exception as error:  # noqa: BLE001  (a fault in reporting must never stop a scan or an interlock)
+                name = getattr(listener, "__qualname__", repr(listener))
+                if name not in self._broken_listeners:
+                    self._broken_listeners.add(name)
+                    self._log.error("listener_failed", listener=name, error=f"{type(error).__name__}: {error}")
