@@ -322,3 +322,41 @@ def test_a_fresh_rig_stands_at_fail_safe() -> None:
     assert math.isnan(rig.enforcer.out[1])
     assert list(rig.enforcer.relinquish) == [0, 1]
     assert rig.verdict() == Verdict.FAIL_SAFE | Verdict.UNKNOWN_HISTORY
+
+
+def test_every_output_has_its_own_allowed_values() -> None:
+    rig = Rig(
+        [heating(allowed=(0.0, 10.0)), cooling(), fan(min_off_s=0.0), heating(name="z/c", allowed=(0.0, 20.0, 30.0))]
+    )
+    assert rig.scan(0.0, [10.0, 15.0, 1.0, 30.0]) == [10.0, 15.0, 1.0, 30.0]
+    assert rig.scan(1.0, [20.0, 15.0, 10.0, 10.0]) == [0.0, 15.0, 0.0, 0.0]
+
+
+def test_exactly_the_middle_is_off() -> None:
+    rig = Rig([heating(min_on_s=60.0, min_off_s=30.0)])
+    assert rig.scan(0.0, [50.0]) == [50.0]
+    assert rig.scan(1.0, [50.1]) == [50.0]
+    assert rig.verdict() & Verdict.MIN_OFF_HELD
+    assert rig.scan(30.0, [50.1]) == [50.1]
+    assert rig.scan(89.0, [50.0]) == [50.1]
+    assert rig.verdict() == Verdict.MIN_ON_HELD
+    assert rig.scan(90.0, [50.0]) == [50.0]
+    assert rig.scan(119.0, [51.0]) == [50.0], "50 at 90 s was a switch"
+
+
+def test_the_way_back_from_a_trip_is_rate_limited_from_its_end() -> None:
+    rig = Rig([heating(max_rate=1.0)], [], [FREEZE], POINTS)
+    rig.scan(0.0, [0.0])
+    rig.measure("z/frozen", ON)
+    for t in range(1, 50):
+        assert rig.scan(float(t)) == [100.0]
+    rig.measure("z/frozen", OFF)
+    assert rig.scan(50.0, [0.0]) == [99.0]
+
+
+def test_a_trip_to_a_limit_or_beside_relinquish_is_not_fail_safe() -> None:
+    low = Interlock("z/low", "other", (("z/heating", 0.0), ("z/cooling", 60.0)), scope="z")
+    rig = Rig([heating(fail_safe=20.0), cooling(fail_safe=None)], [], [low], POINTS)
+    rig.measure("z/other", ON)
+    assert rig.scan(0.0, [50.0, 50.0]) == [0.0, 60.0]
+    assert rig.verdict(0) == rig.verdict(1) == Verdict.TRIPPED

@@ -173,6 +173,7 @@ def test_several_trips_on_one_output() -> None:
     assert forced_by(
         (("z/heating", 10.0), ("z/cooling", 20.0)),
     ) == (10.0, 20.0)
+    assert forced_by((("z/cooling", 60.0),), (("z/cooling", 30.0),))[1] == 60.0, "neither is its fail-safe"
 
 
 @pytest.mark.parametrize(
