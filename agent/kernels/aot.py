@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from agent.kernels import cache
-from agent.kernels.errors import CacheUntrustedError, CompilerMissingError, KernelError
+from agent.kernels.errors import CompilerMissingError, KernelError
 
 _SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
 
@@ -110,15 +110,3 @@ def executable_memory_allowed() -> bool:
         return False
     probe.close()
     return True
-
-
-__all__ = [
-    "CacheUntrustedError",
-    "build",
-    "executable_memory_allowed",
-    "extension_name",
-    "find",
-    "load_extension",
-    "locate",
-    "numba_installed",
-]

@@ -46,9 +46,7 @@ class Arguments:
         )
 
     def learnable(self, plugin: DomainPlugin | None) -> dict[str, Learnable | None]:
-        """Keyword parameters with a number as default, and their ranges; only those the domain names, where there is a
-        domain.
-        """
+        """Keyword parameters with a number as default, with their ranges: of a domain, only those it names."""
         if plugin is None:
             return dict.fromkeys(self._numbers)
         known = plugin.get_learnable_parameters()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent import kernels
 from agent.poet import perceive_kernels
+from agent.poet.build_ahead import build_module
 from agent.poet.perceive import PerceiveState, PerceiveTable
 from safety.values import Quality, Reason
 
@@ -225,9 +226,11 @@ def test_whatever_comes_nothing_unbelievable_is_called_good(
             assert age <= 30.0 and -10.0 <= value <= 50.0
 
 
-@pytest.fixture(scope="module", params=["jit"])
+@pytest.fixture(scope="module", params=["jit", "aot"])
 def compiled(request: pytest.FixtureRequest) -> str:
-    kernels.load(MODULE, request.param)
+    if request.param == "aot":
+        assert build_module(MODULE).kind == "aot"
+    assert kernels.load(MODULE, request.param).kind == request.param
     return str(request.param)
 
 
