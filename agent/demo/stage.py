@@ -33,7 +33,8 @@ SITE_PORT, SITE_BROKER_PORT = "15020", "18830"
 """The ports in configs/demo/site.yaml; the demo's copy gets free ones."""
 START_PATIENCE_S = 120.0
 """The very first start compiles the plant and the functions; later ones find them on disk."""
-STOP_PATIENCE_S = 20.0
+STOP_PATIENCE_S = 45.0
+"""Core's own patience with every device, and the supervisor's with core."""
 
 
 def free_port() -> int:

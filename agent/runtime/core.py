@@ -36,12 +36,12 @@ from agent.runtime.operate.link import OperateLink
 from agent.runtime.operate.protocol import IMAGE_NAME, FunctionInfo
 from agent.runtime.process import die_with_parent
 from agent.runtime.program import Program, ProgramError, build, function_names
-from agent.runtime.release import GIVEN_BACK, JOURNAL_FILE
+from agent.runtime.release import JOURNAL_FILE, give_back
 from agent.runtime.reporting import POINTS_PERIOD_WALL_S, Reporter
 from agent.runtime.routes import drivers, routes
 from agent.runtime.scan import ScanLoop
 from agent.runtime.status import Status
-from agent.runtime.supervisor import BEAT_FD_VARIABLE, CONFIG_EXIT, STILL_HELD_EXIT
+from agent.runtime.supervisor import BEAT_FD_VARIABLE, BEAT_RUNNING, BEAT_STARTING, CONFIG_EXIT, STILL_HELD_EXIT
 from agent.runtime.training import SOCKET_NAME as TRAIN_SOCKET
 from agent.runtime.training import TrainScans, load_parameters
 from agent.runtime.wheel import TickWheel
@@ -74,6 +74,7 @@ class Core:
         self._stop = asyncio.Event()
         self._log = log.get("core")
         self._tasks: dict[str, DeviceTask] = {}
+        self._running = False
 
     def stop(self) -> None:
         """Ask for a clean stop: every held point is given back first."""
@@ -141,6 +142,7 @@ class Core:
             self._log.info(
                 "running", units=len(program.units), points=len(program.points), outputs=len(program.outputs)
             )
+            self._running = True
             turning = asyncio.create_task(wheel.run())
             first = asyncio.create_task(self._scan_soon(program, scan))
             stack.callback(first.cancel)
@@ -233,7 +235,7 @@ class Core:
         descriptor = os.environ.get(BEAT_FD_VARIABLE)
         while descriptor is not None:
             with contextlib.suppress(BlockingIOError):
-                os.write(int(descriptor), b".")
+                os.write(int(descriptor), BEAT_RUNNING if self._running else BEAT_STARTING)
             await asyncio.sleep(BEAT_S)
 
     async def _give_back(self, gate: Gate, journal: Journal) -> int:
@@ -247,10 +249,9 @@ class Core:
             task = self._tasks.get(device)
             if task is None:
                 return
-            for held in entries:
-                result = await gate.release(task.driver, held)
-                level = self._log.info if result.outcome in GIVEN_BACK else self._log.error
-                level("point_released", point=held.point, outcome=result.outcome.name, detail=result.detail)
+            for released in await give_back(gate, task.driver, entries):
+                level = self._log.info if released.given_back else self._log.error
+                level("point_released", point=released.held.point, detail=released.detail)
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_S):
@@ -310,7 +311,7 @@ def main() -> None:
     except (ProgramError, EnvelopeError, InterlockError) as error:
         print(f"{options.site}: {error}", file=sys.stderr)
         sys.exit(CONFIG_EXIT)
-    except (RuntimeFault, SafetyError, DriverError) as error:
+    except (RuntimeFault, SafetyError, DriverError, OSError) as error:
         log.get("core").error("core_cannot_run", error=str(error))
         sys.exit(1)
 

@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.runtime import lock
+from agent.runtime.errors import StateFolderError
 from agent.runtime.notify import notify
 from agent.runtime.process import die_with_parent
 
@@ -27,7 +29,8 @@ BEAT_PATIENCE_S = 5.0
 """Core beats twice a second; without a beat for this long it is taken for blocked and killed."""
 START_PATIENCE_S = 180.0
 """Until the first beat: loading a large site and compiling its functions may take this long."""
-STOP_PATIENCE_S = 15.0
+STOP_PATIENCE_S = 20.0
+"""More than core takes at most: its pending polls and writes, the release of every point, the last telemetry."""
 RELEASE_PATIENCE_S = 20.0
 FIRST_RESTART_S = 0.25
 LONGEST_RESTART_S = 30.0
@@ -35,6 +38,8 @@ STEADY_S = 60.0
 """A child that lived this long starts with a clean slate."""
 
 BEAT_FD_VARIABLE = "POETD_BEAT_FD"
+BEAT_STARTING, BEAT_RUNNING = b".", b"R"
+"""What core writes to the beat descriptor: whether it scans yet."""
 
 
 def say(level: str, event: str, **details: object) -> None:
@@ -57,6 +62,8 @@ class Child:
     failures: int = 0
     start_at: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
+    waits_for_core: bool = False
+    """Not started before core runs: what it connects to is not there sooner."""
 
     @property
     def running(self) -> bool:
@@ -64,15 +71,20 @@ class Child:
         return self.process is not None
 
     def start(self, now: float, pass_fds: tuple[int, ...] = ()) -> None:
-        """Start it; it dies with us."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *self.arguments],
-            stdin=subprocess.DEVNULL,
-            pass_fds=pass_fds,
-            env={**os.environ, **self.environment},
-            start_new_session=True,
-        )
+        """Start it; it dies with us. A machine that has no room for one more process is asked again later."""
         self.started_at = now
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=pass_fds,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._back_off(now)
+            wait = round(self.start_at - now, 2)
+            say("error", "child_not_started", child=self.name, error=error, next_try_in_s=wait)
 
     def ended(self, now: float) -> int | None:
         """The exit code if it has ended; schedules the next start with doubling, jittered backoff."""
@@ -80,10 +92,13 @@ class Child:
             return None
         code = self.process.returncode
         self.process = None
+        self._back_off(now)
+        return code
+
+    def _back_off(self, now: float) -> None:
         self.failures = 1 if now - self.started_at > STEADY_S else self.failures + 1
         wait = min(FIRST_RESTART_S * 2.0 ** (self.failures - 1), LONGEST_RESTART_S)
         self.start_at = now + wait * random.uniform(0.8, 1.2)  # noqa: S311  (jitter, not a secret)
-        return code
 
     def kill(self) -> None:
         """SIGKILL and reap."""
@@ -98,6 +113,7 @@ class Supervisor:
     """Runs until told to stop. ``core_arguments`` go to ``agent.runtime.core`` unchanged."""
 
     def __init__(self, run_dir: Path, state_dir: Path, core_arguments: list[str], *, train: bool) -> None:
+        """Raises StateFolderError if another poetd works with the state folder."""
         self._run_dir = run_dir
         self._state_dir = state_dir
         self._core = Child("core", ["agent.runtime.core", *core_arguments])
@@ -118,16 +134,18 @@ class Supervisor:
                 "--store",
                 str(state_dir / "learning.db"),
             ]
-            self._others.append(Child("train", arguments))
+            self._others.append(Child("train", arguments, waits_for_core=True))
+        self._lock = lock.take(state_dir)
         self._stop_signal: int | None = None
         self._beat_at: float | None = None
+        self._ready = False
         self._beat_read, self._beat_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def run(self) -> int:
         """Supervise until core ends cleanly or a signal asks us to stop; returns the exit code."""
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._asked_to_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._release("start")
@@ -153,22 +171,31 @@ class Supervisor:
                 self._release("stop")
                 return 1
             self._core_lost(f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}")
-        elif self._core.running and self._silent(now):
-            self._core.kill()
-            self._core.start_at = now + FIRST_RESTART_S
+        elif self._core.process is not None and self._silent(now):
+            self._core.process.kill()
+            self._core.process.wait()
+            self._core.ended(now)
             self._core_lost(f"no beat for {BEAT_PATIENCE_S:g} s")
         if not self._core.running and now >= self._core.start_at:
-            self._beat_at = None
+            self._forget_beats()
             self._core.environment[BEAT_FD_VARIABLE] = str(self._beat_write)
             self._core.start(now, (self._beat_write,))
         for child in self._others:
             ended = child.ended(now)
             if ended is not None:
                 say("warning", "child_ended", child=child.name, code=ended, restart_in_s=round(child.start_at - now, 2))
-            if not child.running and now >= child.start_at and self._core.running:
+            allowed = self._ready if child.waits_for_core else self._core.running
+            if allowed and not child.running and now >= child.start_at:
                 child.start(now)
         self._wait()
         return None
+
+    def _forget_beats(self) -> None:
+        """What an earlier core left in the pipe must not count for the next one."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._beat_read, 4096):
+                pass
+        self._beat_at = None
 
     def _silent(self, now: float) -> bool:
         if self._beat_at is None:
@@ -178,6 +205,7 @@ class Supervisor:
     def _core_lost(self, how: str) -> None:
         say("error", "core_lost", how=how, next="release what it held, then restart")
         notify("STATUS=core lost, releasing outputs")
+        self._ready = False
         for child in self._others:
             child.kill()
             child.start_at = 0.0
@@ -188,15 +216,14 @@ class Supervisor:
         if not _may_hold(self._state_dir / "journal.db"):
             return True
         arguments = [sys.executable, "-m", "agent.runtime.release", "--state-dir", str(self._state_dir), "--why", why]
+        fix = f"poetd release --state-dir {self._state_dir}"
         try:
             done = subprocess.run(arguments, timeout=RELEASE_PATIENCE_S, check=False, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired:
-            say(
-                "error",
-                "release_timed_out",
-                after_s=RELEASE_PATIENCE_S,
-                fix="poetd release --state-dir " + str(self._state_dir),
-            )
+            say("error", "release_timed_out", after_s=RELEASE_PATIENCE_S, fix=fix)
+            return False
+        except OSError as error:
+            say("error", "release_not_started", error=error, fix=fix)
             return False
         if done.returncode != 0:
             say(
@@ -211,11 +238,16 @@ class Supervisor:
         ready, _, _ = select.select([self._beat_read, self._woken], [], [], 0.25)
         for descriptor in ready:
             with contextlib.suppress(BlockingIOError):
-                if os.read(descriptor, 4096) and descriptor == self._beat_read:
-                    if self._beat_at is None:
-                        notify("READY=1")
-                    self._beat_at = time.monotonic()
-                    notify("WATCHDOG=1")
+                data = os.read(descriptor, 4096)
+                if descriptor == self._beat_read:
+                    self._beaten(data)
+
+    def _beaten(self, beats: bytes) -> None:
+        self._beat_at = time.monotonic()
+        notify("WATCHDOG=1")
+        if BEAT_RUNNING in beats and not self._ready:
+            self._ready = True
+            notify("READY=1\nSTATUS=running")
 
     def _stop_core(self) -> int:
         """Let core release its points and go; if it does not in time, kill it and release them ourselves."""
@@ -257,7 +289,12 @@ def main() -> None:
     run_dir, state_dir, train, *core_arguments = sys.argv[1:]
     if os.environ.get("POETD_DIE_WITH_PARENT"):
         die_with_parent(signal.SIGTERM)
-    sys.exit(Supervisor(Path(run_dir), Path(state_dir), core_arguments, train=train == "train").run())
+    try:
+        supervisor = Supervisor(Path(run_dir), Path(state_dir), core_arguments, train=train == "train")
+    except StateFolderError as error:
+        say("error", "cannot_run", error=error)
+        sys.exit(1)
+    sys.exit(supervisor.run())
 
 
 if __name__ == "__main__":
