@@ -15,8 +15,11 @@ from agent.telemetry.payload import SnapshotEncoder, encode_object, encode_point
 from agent.telemetry.topics import Topics, UnitTopics
 from agent.train.messages import Answer, Proposal
 from safety.interlocks import InterlockStatus
+from safety.remembered import CLOCK_SET_AFTER
 from safety.values import Verdict, WriteOutcome, WriteResult
 
+MAX_UTC = 253_402_300_799.0
+"""The end of the year 9999, beyond which a time cannot be written."""
 POINTS_PERIOD_WALL_S = 1.0
 """How often changed points are looked for."""
 
@@ -123,7 +126,7 @@ class Reporter:
                 float(engine.value[i]),
                 self._program.points[i].unit,
                 int(engine.quality[i]),
-                float(engine.source_time[i]) or self._clock.utc(),
+                self._measured_at(i),
                 self._next(),
                 source=self._source,
                 reason=int(engine.reason[i]),
@@ -187,6 +190,11 @@ class Reporter:
             "source": self._source,
         }
         self._outlet.publish(self._unit_topics[unit].event, encode_object(content))
+
+    def _measured_at(self, point: int) -> float:
+        """The source's time, unless the source has no idea of the time: then ours."""
+        seconds = float(self._engine.source_time[point])
+        return seconds if CLOCK_SET_AFTER <= seconds < MAX_UTC else self._clock.utc()
 
     def _next(self) -> int:
         self._seq += 1

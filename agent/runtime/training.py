@@ -90,7 +90,11 @@ class TrainScans:
     def _decided(self, proposal: Proposal, answer: Answer) -> None:
         if answer.applied:
             self.applied += 1
-            self._engine.set_parameter(answer.unit, answer.parameter, answer.value)
+            if (
+                answer.unit,
+                answer.parameter,
+            ) in self._engine.program.parameter_slot:  # else its function was not loaded
+                self._engine.set_parameter(answer.unit, answer.parameter, answer.value)
             self._log.info(
                 "parameter_learned",
                 unit=answer.unit,
