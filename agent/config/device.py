@@ -13,7 +13,7 @@ from drivers.registry import installed_plugins
 class DeviceBase(Strict):
     """The part of a device that no protocol changes."""
 
-    title: str = Field(default="", max_length=120)
+    title: str = Field(default="", max_length=120, description="the device in words")
     poll: Duration = Field(default=1.0, ge=0.01, description="how often all its points are read")
 
     @model_validator(mode="after")

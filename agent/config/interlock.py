@@ -13,7 +13,7 @@ class InterlockConfig(Strict):
     """One row. An input that is bad, stale or missing counts as tripped."""
 
     name: PointName
-    title: str = Field(default="", max_length=200)
+    title: str = Field(default="", max_length=200, description="what is wrong when it trips, in words")
     when: str = Field(
         max_length=500, description="the condition that trips, such as: duct_static > 750 Pa or not fan_status"
     )
@@ -36,7 +36,9 @@ class PackUse(Strict):
     bind: dict[PointName, PointRef] = Field(
         default_factory=dict, description="the pack's role names → this unit's points"
     )
-    name: PointName | None = None
+    name: PointName | None = Field(
+        default=None, description="another name for the row; with several rows it goes in front of each"
+    )
 
 
 class Pack(Strict):

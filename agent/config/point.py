@@ -14,7 +14,7 @@ class PointBase(Strict):
     """The part of a point that no protocol changes."""
 
     device: Slug = Field(description="the device, by its name in the site file")
-    title: str = Field(default="", max_length=120)
+    title: str = Field(default="", max_length=120, description="the point in words")
     unit: str = Field(description="UCUM code of the value as scaled: Cel, [degF], Pa, %, 1, kW ...", max_length=32)
     range: tuple[float, float] = Field(description="what the value can believably be; outside it is bad quality")
     stale_after: Duration = Field(default=30.0, gt=0.0, description="older than this is bad quality")

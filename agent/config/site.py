@@ -30,11 +30,16 @@ class PlantConfig(Strict):
 class SiteConfig(Strict):
     """One site: everything the agent needs to run."""
 
-    site: Slug
-    agent: Slug = "gateway"
-    title: str = Field(default="", max_length=120)
-    run_dir: Path = Path("/run/poetd")
-    state_dir: Path = Path("/var/lib/poetd")
+    site: Slug = Field(description="a name of a-z, 0-9 and -. It stands in every MQTT topic")
+    agent: Slug = Field(default="gateway", description="a name of a-z, 0-9 and -. It tells several agents of one site apart")
+    title: str = Field(default="", max_length=120, description="the site in words")
+    run_dir: Path = Field(
+        default=Path("/run/poetd"), description="sockets and the shared image; relative to the site file"
+    )
+    state_dir: Path = Field(
+        default=Path("/var/lib/poetd"),
+        description="write journal, latches, learned values, telemetry buffer; relative to the site file",
+    )
     python_path: list[Path] = Field(
         default=[Path()],
         description="folders with the site's own functions, relative to the site file; default: its own folder",
@@ -42,7 +47,7 @@ class SiteConfig(Strict):
     include: list[str] = Field(
         default_factory=list, description="unit files, with * allowed, relative to the site file"
     )
-    devices: dict[Slug, DeviceConfig] = Field(default_factory=dict)
+    devices: dict[Slug, DeviceConfig] = Field(default_factory=dict, description="every device, by the name points use")
     units: list[UnitConfig] = Field(
         default_factory=list, description="units given in the site file itself; most are included"
     )
@@ -55,5 +60,5 @@ class SiteConfig(Strict):
     worker_memory_mb: int = Field(
         default=512, ge=64, le=65_536, description="what the control functions may allocate beyond the start"
     )
-    mqtt: MqttConfig | None = None
-    plant: PlantConfig | None = None
+    mqtt: MqttConfig | None = Field(default=None, description="telemetry; without it nothing is published")
+    plant: PlantConfig | None = Field(default=None, description="what simulates the site")

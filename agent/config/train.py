@@ -57,5 +57,5 @@ class EwmaConfig(Strict):
 class TrainConfig(Strict):
     """Learning of one unit. ``off`` records feedback but changes nothing."""
 
-    mode: Literal["off", "on"] = "on"
-    ewma: EwmaConfig
+    mode: Literal["off", "on"] = Field(default="on", description="off: feedback is recorded, nothing is changed")
+    ewma: EwmaConfig = Field(description="the learner")

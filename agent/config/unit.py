@@ -63,34 +63,38 @@ Parameter = Annotated[
 class FallbackConfig(Strict):
     """What happens when the control function fails: hold the last good command for so many scans, then fail-safe."""
 
-    hold: int = Field(default=0, ge=0, le=1000)
+    hold: int = Field(
+        default=0, ge=0, le=1000, description="scans for which the last good command stands; 0: fail-safe at once"
+    )
 
 
 class ComfortConfig(Strict):
     """How reports judge a zone."""
 
-    temperature: PointRef
+    temperature: PointRef = Field(description="the zone's air temperature: a point of this unit, or unit/point")
     low: float = Field(default=20.0, description="degrees Celsius")
     high: float = Field(default=26.0, description="degrees Celsius")
-    occupied: PointRef | None = None
+    occupied: PointRef | None = Field(
+        default=None, description="above 0.5 somebody is there; only then comfort counts. Without it: always"
+    )
 
 
 class UnitConfig(Strict):
     """A zone or a tool: points, a control function, outputs with envelopes, interlocks, and what may be learned."""
 
-    zone: Slug | None = None
-    tool: Slug | None = None
-    title: str = Field(default="", max_length=120)
+    zone: Slug | None = Field(default=None, description="a name of a-z, 0-9 and -. Of a zone")
+    tool: Slug | None = Field(default=None, description="a name of a-z, 0-9 and -. Of a tool")
+    title: str = Field(default="", max_length=120, description="the unit in words")
     function: str | None = Field(
         default=None, description="domain.function or module:function; none: the unit is only watched (and protected)"
     )
-    scan: Duration = Field(default=5.0, ge=0.01, le=3600.0)
+    scan: Duration = Field(default=5.0, ge=0.01, le=3600.0, description="how often the function is called")
     deadline: Duration | None = Field(
         default=None,
         gt=0.0,
         description="the function must answer within; default: a quarter of the shortest scan, at most 250ms",
     )
-    points: dict[PointName, PointConfig] = Field(default_factory=dict)
+    points: dict[PointName, PointConfig] = Field(default_factory=dict, description="what is read and written")
     points_csv: str | None = Field(
         default=None,
         min_length=1,
@@ -101,15 +105,22 @@ class UnitConfig(Strict):
     inputs: dict[str, Input] = Field(
         default_factory=dict, description="function parameter → point or constant; default: the point of the same name"
     )
-    outputs: dict[PointName, OutputConfig] = Field(default_factory=dict)
+    outputs: dict[PointName, OutputConfig] = Field(
+        default_factory=dict, description="writable point → its envelope; what is not here is never written"
+    )
     exclusive: list[tuple[PointName, PointName]] = Field(
         default_factory=list, description="pairs of outputs that may not be on together"
     )
-    interlocks: list[InterlockRow] = Field(default_factory=list, max_length=256)
-    parameters: dict[PointName, Parameter] = Field(default_factory=dict)
-    fallback: FallbackConfig = FallbackConfig()
-    train: TrainConfig | None = None
-    comfort: ComfortConfig | None = None
+    interlocks: list[InterlockRow] = Field(
+        default_factory=list, max_length=256, description="what overrides the function, own rows and rows of packs"
+    )
+    parameters: dict[PointName, Parameter] = Field(
+        default_factory=dict,
+        description="function parameter → a number, or a value with the range it may be learned in",
+    )
+    fallback: FallbackConfig = Field(default=FallbackConfig(), description="what follows when the function fails")
+    train: TrainConfig | None = Field(default=None, description="what the unit learns; none: nothing")
+    comfort: ComfortConfig | None = Field(default=None, description="how reports judge the zone")
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:

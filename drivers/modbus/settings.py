@@ -48,11 +48,11 @@ class _Strict(BaseModel):
 class ModbusSettings(_Strict):
     """How to reach a Modbus TCP device."""
 
-    host: str = Field(max_length=255)
-    port: int = Field(default=502, ge=1, le=65535)
+    host: str = Field(max_length=255, description="the device's name or address")
+    port: int = Field(default=502, ge=1, le=65535, description="TCP port")
     unit_id: int = Field(default=1, ge=0, le=255, description="Modbus unit identifier behind the address")
     timeout: Seconds = Field(default=1.0, description="deadline of one whole transaction")
-    connect_timeout: Seconds = 3.0
+    connect_timeout: Seconds = Field(default=3.0, description="deadline of connecting")
     window: int = Field(
         default=1, ge=1, le=16, description="requests in flight at once; more than 1 only if the device allows it"
     )
@@ -74,14 +74,16 @@ class ModbusAddress(_Strict):
     value = raw * scale + offset.
     """
 
-    coil: int | None = Field(default=None, ge=0, le=65535)
-    discrete: int | None = Field(default=None, ge=0, le=65535)
-    input: int | None = Field(default=None, ge=0, le=65535)
-    holding: int | None = Field(default=None, ge=0, le=65535)
-    type: DataType = "u16"
-    order: ByteOrder = "ABCD"
-    scale: float = 1.0
-    offset: float = 0.0
+    coil: int | None = Field(default=None, ge=0, le=65535, description="address of a coil (a bit, read and write)")
+    discrete: int | None = Field(default=None, ge=0, le=65535, description="address of a discrete input (a bit, read)")
+    input: int | None = Field(default=None, ge=0, le=65535, description="address of an input register (read)")
+    holding: int | None = Field(
+        default=None, ge=0, le=65535, description="address of a holding register (read and write)"
+    )
+    type: DataType = Field(default="u16", description="how the registers are read; bits need none")
+    order: ByteOrder = Field(default="ABCD", description="order of the bytes; ABCD is the standard's, high word first")
+    scale: float = Field(default=1.0, description="value = raw * scale + offset; not 0")
+    offset: float = Field(default=0.0, description="value = raw * scale + offset")
     bit: int | None = Field(
         default=None, ge=0, le=15, description="one bit of the register (0 = least significant); read only"
     )
