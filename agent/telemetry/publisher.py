@@ -44,7 +44,7 @@ class PublisherStats:
     """How telemetry is doing. Counts are since the start, except ``dropped``: since the buffer's file was made."""
 
     queued: int
-    """Messages waiting: not yet acknowledged by the broker."""
+    """Messages not yet acknowledged; never too few, for the moment of a commit some are counted twice."""
     queued_bytes: int
     sent: int
     acked: int
