@@ -360,3 +360,10 @@ def test_a_trip_to_a_limit_or_beside_relinquish_is_not_fail_safe() -> None:
     rig.measure("z/other", ON)
     assert rig.scan(0.0, [50.0, 50.0]) == [0.0, 60.0]
     assert rig.verdict(0) == rig.verdict(1) == Verdict.TRIPPED
+
+
+def test_history_stays_unknown_until_both_minimum_times_have_passed() -> None:
+    rig = Rig([fan(min_on_s=10.0, min_off_s=30.0)])
+    for t in (0.0, 15.0, 29.0):
+        assert rig.scan(t, [ON]) == [OFF]
+        assert rig.verdict() == Verdict.MIN_OFF_HELD | Verdict.UNKNOWN_HISTORY
