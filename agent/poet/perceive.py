@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from agent.poet import perceive_kernels as kernels
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,10 +45,10 @@ class PerceivePoint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PerceiveTable:
-    """What each point may be; arrays of shape (n_points,), frozen. NaN switches a check off. Order as the kernel's
-    arguments.
-    """
+    """What each point may be; arrays of shape (n_points,), frozen. Order as the kernel's arguments."""
 
+    features: npt.NDArray[np.uint8]
+    """Which optional checks a point has; NaN or infinity in their columns means "not this one"."""
     low: Floats
     high: Floats
     stale_after_s: Floats
@@ -57,7 +60,18 @@ class PerceiveTable:
     @classmethod
     def build(cls, points: Sequence[PerceivePoint]) -> Self:
         """The table of these points, in their order."""
+        optional = {
+            kernels.RATE: [point.max_change for point in points],
+            kernels.STUCK_CHECK: [point.stuck_after for point in points],
+            kernels.SMOOTH: [point.smooth or None for point in points],
+            kernels.FALLBACK: [point.fallback for point in points],
+        }
+        features = np.zeros(len(points), np.uint8)
+        for bit, column in optional.items():
+            features |= np.array([cell is not None and math.isfinite(cell) for cell in column], bool) * np.uint8(bit)
+        features.flags.writeable = False
         return cls(
+            features=features,
             low=_frozen([point.range[0] for point in points]),
             high=_frozen([point.range[1] for point in points]),
             stale_after_s=_frozen([point.stale_after for point in points]),
@@ -67,9 +81,10 @@ class PerceiveTable:
             fallback=_frozen([point.fallback for point in points]),
         )
 
-    def columns(self) -> tuple[Floats, ...]:
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
         """The arrays in the order of the kernel's arguments."""
         return (
+            self.features,
             self.low,
             self.high,
             self.stale_after_s,

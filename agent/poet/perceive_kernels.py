@@ -29,14 +29,22 @@ STUCK = 6
 DEVICE_ERROR = 8
 SUBSTITUTED = 11
 
+RATE = 1
+STUCK_CHECK = 2
+SMOOTH = 4
+FALLBACK = 8
+"""Bits of ``features``: most points have none of these, and then their columns and memory are not even read."""
+REMEMBERS = RATE | STUCK_CHECK | SMOOTH
+
 _TABLE = "Array(f8, 1, 'C', readonly=True)"
 
 SIGNATURES: dict[str, str] = {
     "perceive": "void(f8, f8[::1], u1[::1], u1[::1], f8[::1], "  # now, raw
+    + "Array(u1, 1, 'C', readonly=True), "  # features
     + ", ".join([_TABLE] * 7)  # table
     + ", f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], u1[::1])",  # state, out
 }
-HELPERS: tuple[str, ...] = ("fault",)
+HELPERS: tuple[str, ...] = ("fault", "moved_too_fast")
 
 
 def fault(
@@ -48,16 +56,8 @@ def fault(
     low: float,
     high: float,
     stale_after_s: float,
-    max_change_per_s: float,
-    last_value: float,
-    last_time: float,
 ) -> int:
-    """Why a sample must not be believed, or OK. The first cause in the order of the checks is the one reported.
-
-    The rate is judged against the last accepted sample, over the time between the two. It is not judged across a gap
-    longer than ``stale_after_s``: nothing is known of what happened in it, so the first plausible value after it is the
-    new anchor.
-    """
+    """Why a sample must not be believed, or OK. The first cause in the order of the checks is the one reported."""
     if reason == NEVER_READ:
         return NEVER_READ
     if quality == BAD:
@@ -68,10 +68,24 @@ def fault(
         return STALE
     if not (low <= value <= high):
         return OUT_OF_RANGE
-    gap = time - last_time
-    if 0.0 < gap <= stale_after_s and abs(value - last_value) > max_change_per_s * gap:
-        return RATE_OF_CHANGE
     return OK
+
+
+def moved_too_fast(
+    value: float,
+    time: float,
+    stale_after_s: float,
+    max_change_per_s: float,
+    last_value: float,
+    last_time: float,
+) -> bool:
+    """Whether a value changed faster than any real process does.
+
+    The rate is judged against the last accepted sample, over the time between the two. It is not judged across a gap longer than
+    ``stale_after_s``: nothing is known of what happened in it, so the first plausible value after it is the new anchor.
+    """
+    gap = time - last_time
+    return 0.0 < gap <= stale_after_s and abs(value - last_value) > max_change_per_s * gap
 
 
 def perceive(
@@ -80,6 +94,7 @@ def perceive(
     raw_quality: Bytes,
     raw_reason: Bytes,
     raw_time: Floats,
+    features: Bytes,
     low: Floats,
     high: Floats,
     stale_after_s: Floats,
@@ -101,6 +116,7 @@ def perceive(
         now: control clock, s.
         raw_value: in the point's unit, as the driver delivered it; raw_quality and raw_reason: the driver's word on it.
         raw_time: control clock when it was measured, s.
+        features: which of the four optional checks below a point has (RATE, STUCK_CHECK, SMOOTH, FALLBACK).
         low, high: believable range, point's unit, both ends included.
         stale_after_s: greatest believable age, s (inf: any).
         max_change_per_s: greatest believable change, point's unit per s (inf or NaN: any).
@@ -114,21 +130,18 @@ def perceive(
         value, quality, reason: the result. A bad value without fallback is NaN.
     """
     for i in range(raw_value.shape[0]):
-        cause = fault(
-            now,
-            raw_value[i],
-            raw_quality[i],
-            raw_reason[i],
-            raw_time[i],
-            low[i],
-            high[i],
-            stale_after_s[i],
-            max_change_per_s[i],
-            state_value[i],
-            state_time[i],
-        )
+        has = features[i]
+        cause = fault(now, raw_value[i], raw_quality[i], raw_reason[i], raw_time[i], low[i], high[i], stale_after_s[i])
+        if (
+            cause == OK
+            and has & RATE
+            and moved_too_fast(
+                raw_value[i], raw_time[i], stale_after_s[i], max_change_per_s[i], state_value[i], state_time[i]
+            )
+        ):
+            cause = RATE_OF_CHANGE
         if cause != OK:
-            if math.isfinite(fallback[i]):
+            if has & FALLBACK:
                 value[i] = fallback[i]
                 quality[i] = UNCERTAIN
                 reason[i] = SUBSTITUTED
@@ -138,24 +151,29 @@ def perceive(
                 reason[i] = cause
             continue
 
-        gap = raw_time[i] - state_time[i]
-        if not (gap <= 0.0):  # a new sample, or the first one (the gap is NaN)
-            if not (raw_value[i] == state_value[i] and gap <= stale_after_s[i]):
-                state_changed[i] = raw_time[i]
-            if 0.0 < smooth_s[i] < math.inf and gap <= stale_after_s[i]:
-                filtered[i] += gap / (smooth_s[i] + gap) * (raw_value[i] - filtered[i])
-            else:
-                filtered[i] = raw_value[i]
-            state_value[i] = raw_value[i]
-            state_time[i] = raw_time[i]
-
-        value[i] = filtered[i]
-        if state_time[i] - state_changed[i] > stuck_after_s[i]:
-            quality[i] = UNCERTAIN
-            reason[i] = STUCK
-        elif raw_quality[i] == GOOD:
+        value[i] = raw_value[i]
+        if raw_quality[i] == GOOD:
             quality[i] = GOOD
             reason[i] = OK
         else:
             quality[i] = UNCERTAIN
             reason[i] = raw_reason[i]
+        if not has & REMEMBERS:
+            continue
+
+        gap = raw_time[i] - state_time[i]
+        if not (gap <= 0.0):  # a new sample, or the first one (the gap is NaN)
+            if has & STUCK_CHECK and not (raw_value[i] == state_value[i] and gap <= stale_after_s[i]):
+                state_changed[i] = raw_time[i]
+            if has & SMOOTH:
+                if gap <= stale_after_s[i]:
+                    filtered[i] += gap / (smooth_s[i] + gap) * (raw_value[i] - filtered[i])
+                else:
+                    filtered[i] = raw_value[i]
+            state_value[i] = raw_value[i]
+            state_time[i] = raw_time[i]
+        if has & SMOOTH:
+            value[i] = filtered[i]
+        if has & STUCK_CHECK and state_time[i] - state_changed[i] > stuck_after_s[i]:
+            quality[i] = UNCERTAIN
+            reason[i] = STUCK

@@ -201,7 +201,18 @@ class Core:
         from agent.telemetry.topics import Topics
 
         topics = Topics(self._loaded.site.site, self._loaded.site.agent)
-        publisher = Publisher(config, topics, self._state_dir, self._clock)
+        loop = asyncio.get_running_loop()
+
+        def describe() -> None:
+            loop.call_soon_threadsafe(reporter.describe)
+
+        publisher = Publisher(
+            config,
+            topics,
+            self._state_dir,
+            self._clock,
+            on_connected=describe,
+        )
         source = "live" if self._clock.speed == 1.0 else "sim"
         reporter = Reporter(engine, self._clock, topics, publisher, config.heartbeat, source)
         publisher.start()
@@ -211,7 +222,6 @@ class Core:
         scan.on_trips.append(reporter.trips)
         scan.on_written.append(reporter.written)
         train.on_learned.append(reporter.learned)
-        reporter.describe()
         looking = asyncio.create_task(self._report_points(reporter))
         stack.callback(looking.cancel)
 

@@ -181,7 +181,9 @@ def test_a_bad_sample_leaves_the_memory_as_it_was() -> None:
     before = [column.copy() for column in bench.state.columns()]
     for value, quality, reason in ((math.nan, 2, 1), (999.0, 2, 1), (20.0, 0, 7), (49.0, 2, 1)):
         bench.scan(1.0, value, quality, reason)
-        assert all(np.array_equal(now, then) for now, then in zip(bench.state.columns(), before, strict=True))
+        assert all(
+            np.array_equal(now, then, equal_nan=True) for now, then in zip(bench.state.columns(), before, strict=True)
+        )
 
 
 def test_table_is_frozen() -> None:
