@@ -43,9 +43,10 @@ def _create(path: Path, application_id: int, version: int, schema: Sequence[str]
             connection.execute(statement)
         connection.commit()
     except sqlite3.Error as error:
-        raise StoreError(f"{path} cannot be created: {error}") from error
-    finally:
         connection.close()
+        fresh.unlink(missing_ok=True)  # whoever starts us tries again for ever: nothing may pile up on a full disk
+        raise StoreError(f"{path} cannot be created: {error}") from error
+    connection.close()
     with fresh.open("rb") as stored:
         os.fsync(stored.fileno())
     fresh.replace(path)

@@ -32,8 +32,9 @@ def take(state_dir: Path) -> int:
             f"another poetd (process {holder}) works with {state_dir}: stop it first, it then gives back what it holds; "
             "or give another --state-dir"
         ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # the name is for the message above only: a full disk must not stop a release
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
 
 

@@ -43,6 +43,7 @@ class Zone:
 
     name: str
     function: str
+    device: str = "plc"
     hold: int = 0
     rewrite: str = "60s"
     safe: tuple[float, float] = (SAFE_HEATING, SAFE_COOLING)
@@ -115,7 +116,8 @@ class Agent:
 
     def quality(self, point: str) -> tuple[str, str]:
         """Quality and reason of one point."""
-        answer = wait_until("an answer to points", lambda: self.ask("points", unit=point.split("/", maxsplit=1)[0]))
+        unit = point.partition("/")[0]
+        answer = wait_until("an answer to points", lambda: self.ask("points", unit=unit))
         row = next(row for row in answer["points"] if row["point"] == point)
         return row["quality"], row["reason"]
 
@@ -183,10 +185,12 @@ def _kill(pid: int) -> None:
 class Site:
     """Files, equipment and agent of one site. Make it with :func:`site`."""
 
-    def __init__(self, folder: Path, bank: RegisterBank, zones: Sequence[Zone]) -> None:
+    def __init__(self, folder: Path, banks: Mapping[str, RegisterBank], zones: Sequence[Zone]) -> None:
         self.folder = folder
-        self.bank = bank
+        self.banks = banks
+        self.bank = next(iter(banks.values()))
         self.zones = list(zones)
+        self._bank_of = {zone.name: banks[zone.device] for zone in zones}
         self.file = folder / "site" / "site.yaml"
         self.agent = Agent(self.file, folder / "run", folder / "state", folder / "agent.log")
 
@@ -194,8 +198,10 @@ class Site:
         """Write site.yaml, one file per zone, and the control functions."""
         zones = self.file.parent / "zones"
         zones.mkdir(parents=True, exist_ok=True)
-        lines = ["site: faults", "include: [zones/*.yaml]", "devices:", "  plc:", "    poll: 200ms"]
-        lines.append(f"    modbus: {{host: 127.0.0.1, port: {self.bank.port}, timeout: 500ms, connect_timeout: 1s}}")
+        lines = ["site: faults", "include: [zones/*.yaml]", "devices:"]
+        for device, bank in self.banks.items():
+            lines += [f"  {device}:", "    poll: 200ms"]
+            lines.append(f"    modbus: {{host: 127.0.0.1, port: {bank.port}, timeout: 500ms, connect_timeout: 1s}}")
         lines += [f"{key}: {value}" for key, value in settings.items()]
         self.file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         (self.file.parent / "site_functions.py").write_text(textwrap.dedent(functions), encoding="utf-8")
@@ -203,17 +209,18 @@ class Site:
             (zones / f"{zone.name}.yaml").write_text(self._zone(zone, scan), encoding="utf-8")
 
     def _zone(self, zone: Zone, scan: str) -> str:
-        at = {point: self.bank.addresses[f"{zone.name}/{point}"] for point in ("temp", "mode", "heating", "cooling")}
+        addresses = self._bank_of[zone.name].addresses
+        at = {point: addresses[f"{zone.name}/{point}"] for point in ("temp", "mode", "heating", "cooling")}
         text = f"""\
 zone: {zone.name}
 function: {zone.function if ":" in zone.function else f"site_functions:{zone.function}"}
 scan: {scan}
 fallback: {{hold: {zone.hold}}}
 points:
-  temp:    {{device: plc, modbus: {at["temp"]}, unit: Cel, range: [-10, 50], stale_after: 3s}}
-  mode:    {{device: plc, modbus: {at["mode"]}, unit: "1", range: [0, 10], stale_after: 3s}}
-  heating: {{device: plc, modbus: {at["heating"]}, unit: "%", range: [0, 100], stale_after: 3s, writable: true}}
-  cooling: {{device: plc, modbus: {at["cooling"]}, unit: "%", range: [0, 100], stale_after: 3s, writable: true}}
+  temp:    {{device: {zone.device}, modbus: {at["temp"]}, unit: Cel, range: [-10, 50], stale_after: 3s}}
+  mode:    {{device: {zone.device}, modbus: {at["mode"]}, unit: "1", range: [0, 10], stale_after: 3s}}
+  heating: {{device: {zone.device}, modbus: {at["heating"]}, unit: "%", range: [0, 100], stale_after: 3s, writable: true}}
+  cooling: {{device: {zone.device}, modbus: {at["cooling"]}, unit: "%", range: [0, 100], stale_after: 3s, writable: true}}
 outputs:
   heating: {{from: heating_output, limits: [0, 90], fail_safe: {zone.safe[0]}, rewrite: {zone.rewrite}}}
   cooling: {{from: cooling_output, limits: [0, 90], fail_safe: {zone.safe[1]}, rewrite: {zone.rewrite}}}
@@ -222,11 +229,11 @@ outputs:
 
     def set(self, zone: str, point: str, value: float) -> None:
         """Change an input at the equipment."""
-        self.bank.set(f"{zone}/{point}", value)
+        self._bank_of[zone].set(f"{zone}/{point}", value)
 
     def outputs(self, zone: str) -> tuple[float, ...]:
         """(heating, cooling) as they are at the equipment."""
-        return self.bank.values(f"{zone}/heating", f"{zone}/cooling")
+        return self._bank_of[zone].values(f"{zone}/heating", f"{zone}/cooling")
 
     def await_outputs(self, zone: str, heating: float, cooling: float, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the equipment has these."""
@@ -251,29 +258,26 @@ outputs:
 
 @contextlib.contextmanager
 def site(
-    zones: Sequence[Zone],
-    functions: str,
-    *,
-    settings: Mapping[str, str] | None = None,
-    scan: str = "1s",
-    bank: RegisterBank | None = None,
+    zones: Sequence[Zone], functions: str, *, settings: Mapping[str, str] | None = None, scan: str = "1s"
 ) -> Iterator[Site]:
     """A site with these zones, its equipment running, its agent not yet. Everything is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="poetd-fault-"))  # short: a Unix socket's path may have 107 bytes
-    inputs = {f"{zone.name}/{point}": value for zone in zones for point, value in (("temp", 20.0), ("mode", 0.0))}
-    outputs = {
-        f"{zone.name}/{point}": value
-        for zone in zones
-        for point, value in (("heating", BEFORE_HEATING), ("cooling", BEFORE_COOLING))
-    }
-    with bank or RegisterBank(inputs, outputs) as served:
-        made = Site(folder, served, zones)
+    with contextlib.ExitStack() as stack:
+        banks = {device: stack.enter_context(_bank(zones, device)) for device in dict.fromkeys(z.device for z in zones)}
+        made = Site(folder, banks, zones)
         made.write(functions, {"kernels": "python", **(settings or {})}, scan)
         try:
             yield made
         finally:
             made.agent.destroy()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bank(zones: Sequence[Zone], device: str) -> RegisterBank:
+    mine = [zone.name for zone in zones if zone.device == device]
+    inputs = {f"{zone}/{point}": value for zone in mine for point, value in (("temp", 20.0), ("mode", 0.0))}
+    before = (("heating", BEFORE_HEATING), ("cooling", BEFORE_COOLING))
+    return RegisterBank(inputs, {f"{zone}/{point}": value for zone in mine for point, value in before})
 
 
 def errors_in(text: str) -> list[str]:
