@@ -120,7 +120,7 @@ def _parts(kind: str, parts: Sequence[Part]) -> Iterator[str]:
 
 def _part(title: str, model: type[BaseModel], schema: Mapping[str, Any]) -> str:
     name = model.__name__
-    properties = (schema["$defs"][name] if name in schema["$defs"] else schema)["properties"]
+    properties = schema["$defs"].get(name, schema)["properties"]
     heading = f"## `{title}`" if title.endswith(":") else f"## {title}"
     lines = [
         heading,
