@@ -39,7 +39,7 @@ Value = Any
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """One zone of the generated site. ``extra`` is YAML put at the end of its file."""
+    """One zone of the generated site. ``heating`` is more of that output's envelope, ``extra`` YAML at the end of the file."""
 
     name: str
     function: str
@@ -47,6 +47,7 @@ class Zone:
     hold: int = 0
     rewrite: str = "60s"
     safe: tuple[float, float] = (SAFE_HEATING, SAFE_COOLING)
+    heating: str = ""
     extra: str = ""
 
 
@@ -222,7 +223,7 @@ points:
   heating: {{device: {zone.device}, modbus: {at["heating"]}, unit: "%", range: [0, 100], stale_after: 3s, writable: true}}
   cooling: {{device: {zone.device}, modbus: {at["cooling"]}, unit: "%", range: [0, 100], stale_after: 3s, writable: true}}
 outputs:
-  heating: {{from: heating_output, limits: [0, 90], fail_safe: {zone.safe[0]}, rewrite: {zone.rewrite}}}
+  heating: {{from: heating_output, limits: [0, 90], fail_safe: {zone.safe[0]}, rewrite: {zone.rewrite}{zone.heating}}}
   cooling: {{from: cooling_output, limits: [0, 90], fail_safe: {zone.safe[1]}, rewrite: {zone.rewrite}}}
 """
         return text + zone.extra
