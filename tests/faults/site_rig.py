@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import process_tree
 from register_bank import RegisterBank
@@ -183,26 +183,46 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+class Equipment(Protocol):
+    """What stands behind a device, seen from a test: ours, or a program that shares nothing with us."""
+
+    port: int
+    addresses: Mapping[str, str]
+    """``zone/point`` → its Modbus address, as YAML."""
+
+    def set(self, name: str, value: float) -> None:
+        """Change a value at the equipment."""
+
+    def values(self, *names: str) -> tuple[float, ...]:
+        """Present values."""
+
+
 class Site:
     """Files, equipment and agent of one site. Make it with :func:`site`."""
 
-    def __init__(self, folder: Path, banks: Mapping[str, RegisterBank], zones: Sequence[Zone]) -> None:
+    def __init__(self, folder: Path, equipment: Mapping[str, Equipment], zones: Sequence[Zone]) -> None:
         self.folder = folder
-        self.banks = banks
-        self.bank = next(iter(banks.values()))
+        self.equipment = equipment
         self.zones = list(zones)
-        self._bank_of = {zone.name: banks[zone.device] for zone in zones}
+        self._behind = {zone.name: equipment[zone.device] for zone in zones}
         self.file = folder / "site" / "site.yaml"
         self.agent = Agent(self.file, folder / "run", folder / "state", folder / "agent.log")
+
+    @property
+    def bank(self) -> RegisterBank:
+        """The first device's registers, where they are ours."""
+        bank = next(iter(self.equipment.values()))
+        assert isinstance(bank, RegisterBank)
+        return bank
 
     def write(self, functions: str, settings: Mapping[str, str], scan: str) -> None:
         """Write site.yaml, one file per zone, and the control functions."""
         zones = self.file.parent / "zones"
         zones.mkdir(parents=True, exist_ok=True)
         lines = ["site: faults", "include: [zones/*.yaml]", "devices:"]
-        for device, bank in self.banks.items():
+        for device, served in self.equipment.items():
             lines += [f"  {device}:", "    poll: 200ms"]
-            lines.append(f"    modbus: {{host: 127.0.0.1, port: {bank.port}, timeout: 500ms, connect_timeout: 1s}}")
+            lines.append(f"    modbus: {{host: 127.0.0.1, port: {served.port}, timeout: 500ms, connect_timeout: 1s}}")
         lines += [f"{key}: {value}" for key, value in settings.items()]
         self.file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         (self.file.parent / "site_functions.py").write_text(textwrap.dedent(functions), encoding="utf-8")
@@ -210,7 +230,7 @@ class Site:
             (zones / f"{zone.name}.yaml").write_text(self._zone(zone, scan), encoding="utf-8")
 
     def _zone(self, zone: Zone, scan: str) -> str:
-        addresses = self._bank_of[zone.name].addresses
+        addresses = self._behind[zone.name].addresses
         at = {point: addresses[f"{zone.name}/{point}"] for point in ("temp", "mode", "heating", "cooling")}
         text = f"""\
 zone: {zone.name}
@@ -230,11 +250,11 @@ outputs:
 
     def set(self, zone: str, point: str, value: float) -> None:
         """Change an input at the equipment."""
-        self._bank_of[zone].set(f"{zone}/{point}", value)
+        self._behind[zone].set(f"{zone}/{point}", value)
 
     def outputs(self, zone: str) -> tuple[float, ...]:
         """(heating, cooling) as they are at the equipment."""
-        return self._bank_of[zone].values(f"{zone}/heating", f"{zone}/cooling")
+        return self._behind[zone].values(f"{zone}/heating", f"{zone}/cooling")
 
     def await_outputs(self, zone: str, heating: float, cooling: float, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the equipment has these."""
@@ -259,13 +279,23 @@ outputs:
 
 @contextlib.contextmanager
 def site(
-    zones: Sequence[Zone], functions: str, *, settings: Mapping[str, str] | None = None, scan: str = "1s"
+    zones: Sequence[Zone],
+    functions: str,
+    *,
+    settings: Mapping[str, str] | None = None,
+    scan: str = "1s",
+    equipment: Mapping[str, Equipment] | None = None,
 ) -> Iterator[Site]:
-    """A site with these zones, its equipment running, its agent not yet. Everything is gone afterwards."""
+    """A site with these zones, its equipment running, its agent not yet. Everything is gone afterwards.
+
+    ``equipment`` stands behind the devices; default: a register bank for each.
+    """
     folder = Path(tempfile.mkdtemp(prefix="poetd-fault-"))  # short: a Unix socket's path may have 107 bytes
     with contextlib.ExitStack() as stack:
-        banks = {device: stack.enter_context(_bank(zones, device)) for device in dict.fromkeys(z.device for z in zones)}
-        made = Site(folder, banks, zones)
+        if equipment is None:
+            devices = dict.fromkeys(zone.device for zone in zones)
+            equipment = {device: stack.enter_context(_bank(zones, device)) for device in devices}
+        made = Site(folder, equipment, zones)
         made.write(functions, {"kernels": "python", **(settings or {})}, scan)
         try:
             yield made
