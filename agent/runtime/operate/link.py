@@ -153,7 +153,9 @@ class OperateLink:
             self._drop_zygote()
 
     def close(self) -> None:
-        """Stop listening; the workers end when their sockets close."""
+        """Stop listening and end the workers; closing twice is harmless."""
+        if self._listener.fileno() < 0:
+            return
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
         if self.lanes is not None:
