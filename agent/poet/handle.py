@@ -226,14 +226,14 @@ class Handle:
             )
 
     def _log(self, level: str, verdict: CallVerdict, duration_s: float) -> None:
-        getattr(logger(), level)(
-            "poet.call",
-            function=self.name,
-            outcome=verdict.outcome.value,
-            causes=verdict.causes,
-            fail_safe=verdict.fail_safe,
-            duration_ms=round(duration_s * 1e3, 3) if duration_s else None,
-        )
+        details: dict[str, Any] = {"function": self.name, "outcome": verdict.outcome.value}
+        if verdict.causes:
+            details["causes"] = verdict.causes
+        if verdict.fail_safe:
+            details["fail_safe"] = True
+        if duration_s:
+            details["duration_ms"] = round(duration_s * 1e3, 3)
+        getattr(logger(), level)("poet.call", **details)
 
 
 def _stage_of(error: Exception) -> Stage:

@@ -10,6 +10,7 @@ from typing import Any
 
 
 @cache
+@cache
 def logger() -> Any:
     """The structured logger of the POET loop."""
     import structlog

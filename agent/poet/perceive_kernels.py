@@ -44,31 +44,7 @@ SIGNATURES: dict[str, str] = {
     + ", ".join([_TABLE] * 7)  # table
     + ", f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], u1[::1])",  # state, out
 }
-HELPERS: tuple[str, ...] = ("fault", "moved_too_fast")
-
-
-def fault(
-    now: float,
-    value: float,
-    quality: int,
-    reason: int,
-    time: float,
-    low: float,
-    high: float,
-    stale_after_s: float,
-) -> int:
-    """Why a sample must not be believed, or OK. The first cause in the order of the checks is the one reported."""
-    if reason == NEVER_READ:
-        return NEVER_READ
-    if quality == BAD:
-        return DEVICE_ERROR if reason == OK else reason
-    if not math.isfinite(value):
-        return NOT_A_NUMBER
-    if not (now - time <= stale_after_s):
-        return STALE
-    if not (low <= value <= high):
-        return OUT_OF_RANGE
-    return OK
+HELPERS: tuple[str, ...] = ("moved_too_fast",)
 
 
 def moved_too_fast(
@@ -129,35 +105,41 @@ def perceive(
         filtered: the filter's memory (in and out).
         value, quality, reason: the result. A bad value without fallback is NaN.
     """
+    for i in range(raw_value.shape[0]):  # no branch in here: the compiler does several points at once
+        sample = raw_value[i]
+        cause = OK  # the checks in reverse, so that the first cause in their order is the one reported
+        cause = cause if low[i] <= sample <= high[i] else OUT_OF_RANGE
+        cause = cause if now - raw_time[i] <= stale_after_s[i] else STALE
+        cause = cause if abs(sample) < math.inf else NOT_A_NUMBER
+        device = DEVICE_ERROR if raw_reason[i] == OK else raw_reason[i]
+        cause = device if raw_quality[i] == BAD else cause
+        cause = NEVER_READ if raw_reason[i] == NEVER_READ else cause
+        believed = cause == OK
+        good = raw_quality[i] == GOOD
+        value[i] = sample if believed else math.nan
+        quality[i] = (GOOD if good else UNCERTAIN) if believed else BAD
+        reason[i] = (OK if good else raw_reason[i]) if believed else cause
+
     for i in range(raw_value.shape[0]):
         has = features[i]
-        cause = fault(now, raw_value[i], raw_quality[i], raw_reason[i], raw_time[i], low[i], high[i], stale_after_s[i])
+        if has == 0:
+            continue
         if (
-            cause == OK
+            quality[i] != BAD
             and has & RATE
             and moved_too_fast(
                 raw_value[i], raw_time[i], stale_after_s[i], max_change_per_s[i], state_value[i], state_time[i]
             )
         ):
-            cause = RATE_OF_CHANGE
-        if cause != OK:
+            value[i] = math.nan
+            quality[i] = BAD
+            reason[i] = RATE_OF_CHANGE
+        if quality[i] == BAD:
             if has & FALLBACK:
                 value[i] = fallback[i]
                 quality[i] = UNCERTAIN
                 reason[i] = SUBSTITUTED
-            else:
-                value[i] = math.nan
-                quality[i] = BAD
-                reason[i] = cause
             continue
-
-        value[i] = raw_value[i]
-        if raw_quality[i] == GOOD:
-            quality[i] = GOOD
-            reason[i] = OK
-        else:
-            quality[i] = UNCERTAIN
-            reason[i] = raw_reason[i]
         if not has & REMEMBERS:
             continue
 
