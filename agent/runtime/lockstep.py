@@ -86,11 +86,11 @@ class LockStep:
         if use_kernels is not None:
             use_kernels(lambda name: kernels.load(name, mode))
         self._bound = bind_site(loaded, plant)
-        self._inputs = [
-            (row.index, self._bound[row.name], *affine(plant.points[self._bound[row.name]].unit, row.unit))
-            for row in self.program.points
-            if row.name in self._bound
-        ]
+        inputs = [row for row in self.program.points if row.name in self._bound]
+        self._input_rows = np.asarray([row.index for row in inputs], np.intp)
+        self._input_names = [self._bound[row.name] for row in inputs]
+        conversions = [affine(plant.points[self._bound[row.name]].unit, row.unit) for row in inputs]
+        self._input_gain, self._input_offset = np.asarray(conversions, np.float64).reshape(-1, 2).T
         self._commands = {
             row.index: (
                 row.name,
@@ -166,15 +166,12 @@ class LockStep:
         return recording
 
     def _ingest(self, readings: Mapping[str, float], now: float) -> None:
-        engine = self.engine
-        for index, name, gain, offset in self._inputs:
-            value = readings[name] * gain + offset
-            engine.raw[index] = value
-            good = value == value  # noqa: PLR0124  (NaN is the only number that differs from itself)
-            engine.raw_quality[index] = Quality.GOOD if good else Quality.BAD
-            engine.raw_reason[index] = Reason.OK if good else Reason.NOT_A_NUMBER
-            engine.raw_time[index] = now
-            engine.source_time[index] = self.clock.utc()
+        raw = np.fromiter((readings[name] for name in self._input_names), np.float64, len(self._input_names))
+        value = raw * self._input_gain + self._input_offset
+        good = np.isfinite(value)
+        quality = np.where(good, Quality.GOOD, Quality.BAD).astype(np.uint8)
+        reason = np.where(good, Reason.OK, Reason.NOT_A_NUMBER).astype(np.uint8)
+        self.engine.ingest(self._input_rows, value, quality, reason, np.full(len(value), self.clock.utc()), now)
 
     def _scan(self, group_index: int, trainer: Trainer, recording: Recording) -> None:
         group = self.program.groups[group_index]
