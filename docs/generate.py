@@ -30,7 +30,7 @@ from agent.config.point import PointConfig
 from agent.config.site import PlantConfig, SiteConfig
 from agent.config.train import EwmaConfig, ParameterConfig, TrainConfig
 from agent.config.unit import ComfortConfig, FallbackConfig, InputBinding, UnitConfig
-from drivers.modbus.settings import ModbusAddress, ModbusSettings
+from drivers.registry import installed_plugins
 
 REFERENCE = Path(__file__).parent / "reference"
 WIDTH = 110
@@ -44,7 +44,7 @@ Part = tuple[str, type[BaseModel]]
 SITE: Sequence[Part] = (
     ("The file", SiteConfig),
     ("devices: NAME:", DeviceConfig),
-    ("devices: NAME: modbus:", ModbusSettings),
+    *((f"devices: NAME: {name}:", plugin.settings) for name, plugin in installed_plugins().items()),
     ("mqtt:", MqttConfig),
     ("mqtt: tls:", TlsConfig),
     ("plant:", PlantConfig),
@@ -52,7 +52,7 @@ SITE: Sequence[Part] = (
 UNIT: Sequence[Part] = (
     ("The file", UnitConfig),
     ("points: NAME:", PointConfig),
-    ("points: NAME: modbus:", ModbusAddress),
+    *((f"points: NAME: {name}:", plugin.address) for name, plugin in installed_plugins().items()),
     ("inputs: PARAMETER:", InputBinding),
     ("outputs: NAME:", OutputConfig),
     ("interlocks: a row written out", InterlockConfig),
