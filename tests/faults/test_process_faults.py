@@ -93,6 +93,19 @@ def test_blocked_core_is_noticed_killed_and_everything_given_back(running: Site)
     assert core not in {one.pid for one in process_tree.processes()}
 
 
+def test_killed_worker_is_replaced(running: Site) -> None:
+    running.agent.await_scans(6)  # one that dies as soon as it lives is not replaced at once
+    core, workers = running.agent.pid(CORE), wait_until("a worker", running.agent.workers)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    wait_until("another worker", lambda: set(running.agent.workers()) - set(workers))
+    scans = wait_until("status", running.agent.status)["scans"]
+    running.agent.await_scans(scans + 4)
+    for zone in ZONES:
+        running.await_outputs(zone.name, *GOOD)
+    assert running.agent.pid(CORE) == core
+
+
 def test_killed_zygote_costs_core_nothing(running: Site) -> None:
     core, zygote = running.agent.pid(CORE), running.agent.pid(ZYGOTE)
     orphans = running.agent.workers()
@@ -105,30 +118,6 @@ def test_killed_zygote_costs_core_nothing(running: Site) -> None:
     assert running.agent.pid(CORE) == core
     assert not set(orphans) & {one.pid for one in process_tree.processes()}, "its workers died with it"
     assert BEFORE not in {running.outputs(zone.name) for zone in ZONES}, "core kept the points"
-
-
-def test_stopped_zygote_and_killed_worker_are_both_replaced(running: Site) -> None:
-    core, zygote = running.agent.pid(CORE), running.agent.pid(ZYGOTE)
-    os.kill(zygote, signal.SIGSTOP)
-    for worker in running.agent.workers():
-        os.kill(worker, signal.SIGKILL)
-    wait_until("another zygote", lambda: running.agent.pid(ZYGOTE) != zygote, 60.0)
-    wait_until("workers again", lambda: (running.agent.status() or {})["operate"]["ready"])
-    for zone in ZONES:
-        running.await_outputs(zone.name, *GOOD)
-    assert running.agent.pid(CORE) == core
-
-
-def test_killed_worker_is_replaced(running: Site) -> None:
-    core, workers = running.agent.pid(CORE), wait_until("a worker", running.agent.workers)
-    for worker in workers:
-        os.kill(worker, signal.SIGKILL)
-    wait_until("another worker", lambda: set(running.agent.workers()) - set(workers))
-    scans = wait_until("status", running.agent.status)["scans"]
-    running.agent.await_scans(scans + 4)
-    for zone in ZONES:
-        running.await_outputs(zone.name, *GOOD)
-    assert running.agent.pid(CORE) == core
 
 
 def test_killed_train_worker_costs_nobody_anything(running: Site) -> None:
