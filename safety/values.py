@@ -70,8 +70,6 @@ class Verdict(IntFlag):
     """The change was smaller than the dead band: nothing to write."""
     NOT_ALLOWED = 1 << 15
     """Not one of the allowed values."""
-    NO_ENVELOPE = 1 << 16
-    """The point has no envelope: default deny."""
     UNKNOWN_HISTORY = 1 << 17
     """Start of the process: min on/off timers count as just switched."""
 

@@ -53,9 +53,8 @@ class LatchKeeper:
         """An operator's reset, with name and reason in the log."""
         result = self._enforcer.reset(interlock, self._clock.monotonic())
         word = "reset" if result.accepted else "reset_refused"
-        self._store(
-            LogRow(self._clock.utc(), interlock, word, f"by {by}: {reason}" if result.accepted else result.reason)
-        )
+        refusal = "" if result.accepted else f" (refused: {result.reason})"
+        self._store(LogRow(self._clock.utc(), interlock, word, f"by {by}: {reason}{refusal}"))
         self._log.warning(word, interlock=interlock, by=by, reason=reason, result=result.reason)
         self._seen = self._enforcer.status.copy()
         self.save()

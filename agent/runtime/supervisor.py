@@ -34,6 +34,8 @@ STOP_PATIENCE_S = 20.0
 RELEASE_PATIENCE_S = 20.0
 FIRST_RESTART_S = 0.25
 LONGEST_RESTART_S = 30.0
+ALIVE_S = 1.0
+"""How often systemd's watchdog hears from us."""
 STEADY_S = 60.0
 """A child that lived this long starts with a clean slate."""
 
@@ -137,6 +139,7 @@ class Supervisor:
             self._others.append(Child("train", arguments, waits_for_core=True))
         self._lock = lock.take(state_dir)
         self._stop_signal: int | None = None
+        self._told_at = 0.0
         self._beat_at: float | None = None
         self._ready = False
         self._beat_read, self._beat_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -161,6 +164,9 @@ class Supervisor:
     def _turn(self) -> int | None:
         """One look at everything; an exit code when supervision is over."""
         now = time.monotonic()
+        if now - self._told_at > ALIVE_S:
+            self._told_at = now
+            notify("WATCHDOG=1")  # that we are alive; whether core is, is for us to judge
         if self._stop_signal is not None:
             return self._stop_core()
         code = self._core.ended(now)
@@ -183,7 +189,8 @@ class Supervisor:
         for child in self._others:
             ended = child.ended(now)
             if ended is not None:
-                say("warning", "child_ended", child=child.name, code=ended, restart_in_s=round(child.start_at - now, 2))
+                level = "warning" if self._ready and ended else "info"
+                say(level, "child_ended", child=child.name, code=ended, restart_in_s=round(child.start_at - now, 2))
             allowed = self._ready if child.waits_for_core else self._core.running
             if allowed and not child.running and now >= child.start_at:
                 child.start(now)
@@ -244,7 +251,6 @@ class Supervisor:
 
     def _beaten(self, beats: bytes) -> None:
         self._beat_at = time.monotonic()
-        notify("WATCHDOG=1")
         if BEAT_RUNNING in beats and not self._ready:
             self._ready = True
             notify("READY=1\nSTATUS=running")

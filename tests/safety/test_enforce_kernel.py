@@ -23,7 +23,7 @@ def test_codes_are_those_of_the_shared_values() -> None:
             if hasattr(kernels, prefix + member.name):
                 assert getattr(kernels, prefix + member.name) == member
     assert {name for name in vars(kernels) if name.startswith("V_")} == {
-        f"V_{one.name}" for one in Verdict if one not in (Verdict.NONE, Verdict.NO_ENVELOPE)
+        f"V_{one.name}" for one in Verdict if one is not Verdict.NONE
     }
     assert kernels.QUALITY_GOOD == Quality.GOOD
     assert issubclass(RequestState, IntEnum)
