@@ -10,6 +10,7 @@ from types import MappingProxyType
 from drivers.errors import AddressError
 from drivers.interface import DriverFactory, DriverPlugin
 from drivers.modbus.settings import ModbusAddress, ModbusSettings
+from drivers.opcua.settings import OpcUaAddress, OpcUaSettings
 
 GROUP = "poetd.drivers"
 
@@ -20,7 +21,16 @@ def _load_modbus() -> DriverFactory:
     return ModbusDriver.build
 
 
-_BUILT_IN = (DriverPlugin("modbus", ModbusSettings, ModbusAddress, _load_modbus),)
+def _load_opcua() -> DriverFactory:
+    from drivers.opcua.driver import OpcUaDriver
+
+    return OpcUaDriver.build
+
+
+_BUILT_IN = (
+    DriverPlugin("modbus", ModbusSettings, ModbusAddress, _load_modbus),
+    DriverPlugin("opcua", OpcUaSettings, OpcUaAddress, _load_opcua),
+)
 
 
 @cache

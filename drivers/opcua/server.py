@@ -117,7 +117,7 @@ class OpcUaServer:
         node_id = ua.NodeId(name.identifier, space)
         kind = ua.VariantType[node.address.type or "Double"]
         value = ua.Variant(False if kind is ua.VariantType.Boolean else 0, kind)
-        added = await folder.add_variable(node_id, f"{space}:{name.identifier}", value)
+        added = await folder.add_variable(node_id, f"{space}:{node.address.node.rpartition('=')[2][:200]}", value)
         if node.write is not None:
             await added.set_writable()
         self._ids[node_id] = node
