@@ -73,10 +73,6 @@ class DeviceTask:
         self._pending[output] = value
         self._wake.set()
 
-    def withdraw(self, output: int) -> None:
-        """Forget a write that still waits."""
-        self._pending.pop(output, None)
-
     async def drain(self, timeout_s: float) -> None:
         """Stop taking part in the scan but keep the connection, for the release of what we hold."""
         self._stopping.set()

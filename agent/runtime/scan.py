@@ -97,6 +97,7 @@ class ScanLoop:
         now = self._clock.monotonic()
         self.lateness_s[self.scans % LATENESS_KEPT] = (now - due) / self._clock.speed
         self.scans += 1
+        self.missed += int((now - due) / group.scan_s) * len(group.units)
         if now != self._perceived_at:
             self._perceive(now)
         self.safety(now)

@@ -70,7 +70,6 @@ class Lane:
     connection: Connection | None = None
     busy: Run | None = None
     timer: asyncio.TimerHandle | None = None
-    restarts: int = 0
     asked_at: float | None = None
     connected_at: float = 0.0
     unanswered: int = 0
@@ -211,7 +210,6 @@ class Lanes:
         if not self._available:
             return
         lane.asked_at = time.monotonic()
-        lane.restarts += 1
         self.worker_restarts += 1
         self._respawn(lane.number)
 
