@@ -99,7 +99,7 @@ async def test_import_that_ends_the_process_is_left_out_at_the_next_start(run_di
 
 
 async def test_import_that_hangs_is_left_out_at_the_next_start(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "LOAD_PATIENCE_S", 3.0)
+    monkeypatch.setattr(link_module, "IMPORT_PATIENCE_S", 3.0)
     (run_dir / "site").mkdir()
     (run_dir / "site" / "endless.py").write_text("while True:\n    pass\n", encoding="utf-8")
     async with operate(run_dir, "good") as rig:
