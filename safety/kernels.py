@@ -121,7 +121,7 @@ SIGNATURES: dict[str, str] = {
 }
 HELPERS: tuple[str, ...] = (
     "asks_on", "request_cause", "nearest_allowed", "waits", "may_not_close", "swallowed", "approach",
-    "give_way", "judge", "constrain", "settle_pairs", "commit", "run", "first_bad", "collect",
+    "give_way", "judge", "constrain", "settle_pairs", "commit", "run", "first_bad", "gives_way", "collect",
 )  # fmt: skip
 
 
@@ -312,16 +312,16 @@ def commit(
     gave_nothing = V_RATE_LIMITED | V_DEAD_BAND
     for i in range(limits.shape[1]):
         value, last, middle = float(out[i]), float(memory[LAST, i]), float(limits[MIDDLE, i])
-        gone = math.isnan(value)
+        gone, was_gone = math.isnan(value), math.isnan(last)
         relinquish[i] = 1 if gone else 0
         passed = now - float(memory[SWITCHED, i])
-        if (value > middle) != (last > middle) or gone != math.isnan(last):
+        if (value > middle) != (last > middle) or gone != was_gone:
             memory[SWITCHED, i] = now
             marks[KNOWN, i] = 1
         elif passed >= limits[MIN_ON, i] and passed >= limits[MIN_OFF, i]:
             marks[KNOWN, i] = 1
         touched = due[i] != 0 or forced_flag[i] != 0
-        if value != last or (touched and (verdict[i] & gave_nothing) != gave_nothing):
+        if not (value == last or (gone and was_gone)) or (touched and (verdict[i] & gave_nothing) != gave_nothing):
             memory[MADE, i] = now
         memory[LAST, i] = value
 
@@ -347,16 +347,14 @@ def enforce(
         out, relinquish, verdict: (n_out,) in and out. Value, 1 where it is to be relinquished (out is NaN), ``Verdict``
             bits.
     """
-    n = limits.shape[1]
-    for i in range(n):
+    for i in range(limits.shape[1]):
         marks[CONTRADICTED, i] = 0
         if math.isnan(memory[SWITCHED, i]):
             memory[SWITCHED, i] = now
     for p in range(pairs.shape[0]):
         a, b = int(pairs[p, 0]), int(pairs[p, 1])
         on_a = due[a] != 0 and asks_on(request[a], request_state[a], limits[IDLE, a])
-        on_b = due[b] != 0 and asks_on(request[b], request_state[b], limits[IDLE, b])
-        if on_a and on_b:
+        if on_a and due[b] != 0 and asks_on(request[b], request_state[b], limits[IDLE, b]):
             marks[CONTRADICTED, a] = 1
             marks[CONTRADICTED, b] = 1
     judge(request, request_state, due, limits, allowed_start, allowed, forced, forced_flag, memory, marks, out, verdict)
@@ -400,14 +398,18 @@ def first_bad(value: Floats, quality: Bytes, inputs: Ints, first: int, end: int)
     return CAUSE_NONE
 
 
+def gives_way(status: int, tripped_at: float, other_tripped_at: float) -> bool:
+    """Whether another row takes the place of the first-out: waiting for first inputs is not a trip."""
+    return math.isnan(tripped_at) and (status in (CLEAR, PENDING) or not math.isnan(other_tripped_at))
+
+
 def collect(
     trip_start: Ints, trip_output: Ints, trip_value: Floats, fail_safe: Floats,
     status: Bytes, clocks: Floats, forced: Floats, forced_flag: Bytes, first_out: Ints,
 ) -> None:  # fmt: skip
     """Gather what every interlock that is not clear forces; a status that is none of the known ones forces too."""
-    for o in range(forced.shape[0]):
-        forced[o] = math.nan
-        forced_flag[o] = 0
+    forced[:] = math.nan
+    forced_flag[:] = 0
     for k in range(status.shape[0]):
         if status[k] == CLEAR or status[k] == PENDING:
             continue
@@ -418,9 +420,8 @@ def collect(
                 forced_flag[o] = 1
             elif value == fail_safe[o] or (math.isnan(value) and math.isnan(fail_safe[o])):
                 forced[o] = value
-            if first_out[o] < 0 or math.isnan(
-                clocks[TRIPPED_AT, first_out[o]]
-            ):  # waiting for first inputs is not a trip
+            noted = first_out[o]
+            if noted < 0 or gives_way(status[noted], clocks[TRIPPED_AT, noted], clocks[TRIPPED_AT, k]):
                 first_out[o] = k
     for o in range(forced.shape[0]):
         if forced_flag[o] == 0:

@@ -19,6 +19,7 @@ SMALL = [
     "kernels",
     "errors",
     "durable",
+    "second.channel",
 ]
 ALL = [*SMALL, "envelope_table", "interlocks", "enforcer"]
 
