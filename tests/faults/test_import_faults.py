@@ -107,7 +107,7 @@ async def supervised_zygote(run_dir: Path) -> AsyncIterator[None]:
 async def test_module_that_hangs_at_import_is_left_out_after_its_patience(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "LOAD_PATIENCE_S", 3.0)
+    monkeypatch.setattr(link, "IMPORT_PATIENCE_S", 3.0)
     (tmp_path / "hangs.py").write_text(HANG + FUNCTION, encoding="utf-8")
     (tmp_path / "first.py").write_text(FUNCTION, encoding="utf-8")
     (tmp_path / "last.py").write_text(FUNCTION, encoding="utf-8")

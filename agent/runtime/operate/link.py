@@ -31,8 +31,10 @@ from agent.runtime.operate.protocol import (
 
 REQUEST_FILE = "load.json"
 GROUPS_FILE = "groups.json"
-LOAD_PATIENCE_S = 120.0
-"""One function may take this long to import and compile."""
+IMPORT_PATIENCE_S = 15.0
+"""One module may take this long to import; until then no unit of the site is controlled, so it is not long."""
+COMPILE_PATIENCE_S = 120.0
+"""One function may take this long to compile, and the zygote to begin."""
 FALSE_STARTS_MOST = 3
 
 
@@ -218,17 +220,17 @@ class OperateLink:
         self._loop.add_reader(connection.fileno(), self._from_zygote)
         request = {**self._request, "skip": sorted(self._skip)}
         (self._run_dir / REQUEST_FILE).write_text(json.dumps(request), encoding="utf-8")
-        self._expect()
+        self._expect(COMPILE_PATIENCE_S)
         self._say({"op": "load", "file": REQUEST_FILE})
 
-    def _expect(self) -> None:
+    def _expect(self, patience_s: float) -> None:
         """Start or restart the patience for the next sign of life while functions are being loaded."""
         if self._patience is not None:
             self._patience.cancel()
-        self._patience = self._loop.call_later(LOAD_PATIENCE_S, self._give_up)
+        self._patience = self._loop.call_later(patience_s, self._give_up, patience_s)
 
-    def _give_up(self) -> None:
-        self._log.error("function_load_hangs", function=self._loading, after_s=LOAD_PATIENCE_S)
+    def _give_up(self, patience_s: float) -> None:
+        self._log.error("function_load_hangs", function=self._loading, after_s=patience_s)
         self._drop_zygote()
 
     def _from_zygote(self) -> None:
@@ -250,9 +252,9 @@ class OperateLink:
 
     def _heard(self, message: dict[str, Any]) -> None:
         op = message.get("op")
-        if op == "loading":
+        if op in ("importing", "compiling"):
             self._loading = self._specs[int(message["function"])]
-            self._expect()
+            self._expect(IMPORT_PATIENCE_S if op == "importing" else COMPILE_PATIENCE_S)
         elif op == "loaded":
             self._loading = None
             if self._patience is not None:

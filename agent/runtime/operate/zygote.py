@@ -65,14 +65,15 @@ class Zygote:
             if spec in request["skip"]:
                 described.append(FunctionInfo(spec, ok=False, why="loading it hung or ended the process").to_json())
                 continue
-            self.say({"op": "loading", "function": number})
-            described.append(self._describe(spec, search_path, mode).to_json())
+            described.append(self._describe(number, spec, search_path, mode).to_json())
         (self._run_dir / FUNCTIONS_FILE).write_text(json.dumps(described), encoding="utf-8")
         self.say({"op": "loaded"})
 
-    def _describe(self, spec: str, search_path: list[Path], mode: str) -> FunctionInfo:
+    def _describe(self, number: int, spec: str, search_path: list[Path], mode: str) -> FunctionInfo:
         try:
+            self.say({"op": "importing", "function": number})
             function = resolve(spec, search_path)
+            self.say({"op": "compiling", "function": number})
             kernel = function.batch(mode, first_difference_in_child)
         except Exception as error:  # noqa: BLE001  (importing site code can raise anything; its units then stay in fail-safe)
             self._log.error("function_not_loaded", function=spec, error=f"{type(error).__name__}: {error}")
