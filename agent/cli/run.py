@@ -9,33 +9,12 @@ from pathlib import Path
 
 import click
 
-
-def _duration(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Refuse what is no duration here: core would refuse it at every restart."""
-    from agent.config.scalars import RefusedError, seconds
-
-    try:
-        if value is not None and seconds(value) <= 0.0:
-            raise RefusedError(f"{value} is no time at all", "give more than 0s")
-    except RefusedError as error:
-        raise click.BadParameter(f"{error}: {error.fix}") from error
-    return value
-
-
-def _time(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    try:
-        if value is not None:
-            datetime.fromisoformat(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a time: write 2026-01-15T05:30:00Z") from error
-    return value
+from agent.cli.plant import DurationType, MomentType
 
 
 @click.command()
 @click.argument("site", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--for", "run_for", metavar="DURATION", callback=_duration, help="Stop by itself after this long, such as 10s."
-)
+@click.option("--for", "run_for", type=DurationType(), help="Stop by itself after this long, such as 10s.")
 @click.option(
     "--run-dir", type=click.Path(path_type=Path, file_okay=False), help="Sockets and shared image; default: the site's."
 )
@@ -50,16 +29,16 @@ def _time(_context: click.Context, _option: click.Parameter, value: str | None) 
     help="Run control time this much faster than the wall; only for a plant that does too.",
 )
 @click.option(
-    "--start", callback=_time, help="UTC time at which control time starts, with --speed: 2026-01-15T05:30:00Z."
+    "--start", type=MomentType(), help="UTC time at which control time starts, with --speed: 2026-01-15T05:30:00Z."
 )
 @click.option("--origin", type=float, help="The machine's monotonic time at --start, to share one clock with a plant.")
 def command(
     site: Path,
-    run_for: str | None,
+    run_for: float | None,
     run_dir: Path | None,
     state_dir: Path | None,
     speed: float | None,
-    start: str | None,
+    start: datetime | None,
     origin: float | None,
 ) -> None:
     """Run the agent on SITE until Ctrl-C or SIGTERM; every point it holds is then given back."""
@@ -78,7 +57,13 @@ def command(
     except RuntimeFault as error:
         raise click.ClickException(str(error)) from error
     arguments = ["--site", str(site), "--run-dir", str(run_dir), "--state-dir", str(state_dir)]
-    for name, value in (("--for", run_for), ("--speed", speed), ("--start", start), ("--origin", origin)):
+    given = {
+        "--for": None if run_for is None else f"{run_for:.3f}s",
+        "--speed": speed,
+        "--start": None if start is None else start.isoformat(),
+        "--origin": origin,
+    }
+    for name, value in given.items():
         if value is not None:
             arguments += [name, str(value)]
     train = "train" if any(unit.train is not None for unit in loaded.units) else "no-train"
