@@ -74,16 +74,18 @@ class SecondChannel:
             list(interlocks.values()), points, order, {one.name: one.fail_safe for one in envelopes.values()}
         )
         self.rows = dict(zip(interlocks, self.trips.rows, strict=True))
+        self._needed = sorted({place for trip in self.trips.rows for place in trip.needed})
         places = {place: at for at, place in enumerate(envelopes)}
         self._pairs = [(places[one], places[other]) for one, other in pairs if one in places and other in places]
 
-    def evaluate(self, now: float, values: Sequence[float], qualities: Sequence[int]) -> None:
-        """Evaluate the unit's interlocks on the whole input image."""
-        self.trips.step(now, values, qualities)
+    def evaluate(self, now: float, values: Numbers, qualities: Numbers) -> None:
+        """Evaluate the unit's interlocks on the input image."""
+        needed = self._needed
+        self.trips.step(now, {at: float(values[at]) for at in needed}, {at: int(qualities[at]) for at in needed})
 
     def enforce(self, now: float, asked: Asked) -> None:
         """Turn the unit's requests into outputs."""
-        orders = self.trips.orders()
+        orders = self.trips.orders
         enforce(now, list(self.outputs.values()), self._pairs, [
             Ask(
                 float(asked.request[place]), int(asked.state[place]), bool(asked.due[place]), float(asked.present[place]),
@@ -98,7 +100,7 @@ class SecondChannel:
         self.trips.gather()
 
     def reset(self, place: int) -> None:
-        """Follow an accepted reset."""
+        """Follow an accepted reset. What is forced changes with the next evaluation."""
         self.rows[place].reset()
 
     def disagreement(self, given: Given) -> str:
@@ -108,7 +110,7 @@ class SecondChannel:
                 return (
                     f"{trip.row.name} is {trip.standing.name.lower()} here and {_standing(given.status[place])} there"
                 )
-        orders = self.trips.orders()
+        orders = self.trips.orders
         for place, output in self.outputs.items():
             ordered = _value(orders.get(output.envelope.name))
             flagged = bool(given.forced_flag[place])

@@ -16,8 +16,8 @@ from typing import Final, final
 from safety.errors import ExpressionError
 from safety.units import affine, convert
 
-Test = Callable[[Sequence[float]], bool]
-"""Whether a condition holds for the values of the points, in the order in which they were given to :func:`read`."""
+Test = Callable[[Mapping[int, float]], bool]
+"""Whether a condition holds, by the points' rows in the input image and their values."""
 
 _WORDS: Final = re.compile(
     r"\s*(?:"
@@ -63,7 +63,7 @@ def read(text: str, points: Mapping[str, str], order: Mapping[str, int], scope: 
     Args:
         text: the condition.
         points: full point name → UCUM code.
-        order: full point name → its place in the values that the test will be given.
+        order: full point name → its row in the input image.
         scope: the unit whose points may be named alone.
 
     Raises:

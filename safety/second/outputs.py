@@ -199,7 +199,7 @@ class Output:
 
     def force_fail_safe(self, now: float) -> None:
         """Go to the fail-safe value at once, whatever the times say: the channels disagree about everything else."""
-        self.value, self.good, self._touched = self.envelope.fail_safe, False, True
+        self.value, self.good, self.say, self._touched = self.envelope.fail_safe, False, Say.TRIP, True
         self.verdict = (self.verdict & _KEPT_CAUSES) | Verdict.TRIPPED | Verdict.FAIL_SAFE
         self.remember(now)
 

@@ -48,15 +48,6 @@ class Row(Protocol):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the tripped rows force on one output. ``value`` None: relinquish. ``first``: the row that did so first."""
-
-    value: float | None
-    first: str
-
-
-@final
 class Trip:
     """One row with its memory: since when it has been about to trip, or about to clear. A row without a condition trips
     only through :meth:`trip`.
@@ -68,7 +59,7 @@ class Trip:
         self.tripped_once = False
         self._trips = _NEVER if row.when is None else read(row.when, points, order, row.scope)
         self._clears = _ALWAYS if row.clear_when is None else read(row.clear_when, points, order, row.scope)
-        self._needed = [order[name] for name in sorted(self._trips.points | self._clears.points)]
+        self.needed = [order[name] for name in sorted(self._trips.points | self._clears.points)]
         self._since: float | None = None
 
     @property
@@ -85,9 +76,9 @@ class Trip:
         if self.standing is Standing.RESETTABLE:
             self.standing, self._since = Standing.CLEAR, None
 
-    def step(self, now: float, values: Sequence[float], qualities: Sequence[int]) -> None:
+    def step(self, now: float, values: Mapping[int, float], qualities: Mapping[int, int]) -> None:
         """One evaluation at control time ``now``."""
-        healthy = all(qualities[place] == _GOOD and math.isfinite(values[place]) for place in self._needed)
+        healthy = all(qualities[place] == _GOOD and math.isfinite(values[place]) for place in self.needed)
         if self.standing is Standing.STARTUP:
             if not healthy:
                 return
@@ -97,7 +88,7 @@ class Trip:
         else:
             self._while_clear(now, healthy, healthy and self._trips.test(values))
 
-    def _all_is_well(self, values: Sequence[float]) -> bool:
+    def _all_is_well(self, values: Mapping[int, float]) -> bool:
         return not self._trips.test(values) and self._clears.test(values)
 
     def _while_clear(self, now: float, healthy: bool, holds: bool) -> None:
@@ -125,6 +116,15 @@ class Trip:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the tripped rows force on one output. ``value`` None: relinquish. ``first``: the row that did so first."""
+
+    value: float | None
+    first: Trip
+
+
+@final
 class Trips:
     """All rows of a unit, and what they force."""
 
@@ -137,37 +137,31 @@ class Trips:
     ) -> None:
         self.rows = [Trip(row, points, order) for row in rows]
         self._fail_safe = fail_safe
-        self._first: dict[str, Trip] = {}
+        self.orders: dict[str, Order] = {}
+        """What is forced, by output, as of the last evaluation."""
         self.gather()
 
-    def step(self, now: float, values: Sequence[float], qualities: Sequence[int]) -> None:
-        """Evaluate every row on the input image."""
+    def step(self, now: float, values: Mapping[int, float], qualities: Mapping[int, int]) -> None:
+        """Evaluate every row; by the points' rows in the input image, their values and qualities."""
         for trip in self.rows:
             trip.step(now, values, qualities)
         self.gather()
 
     def gather(self) -> None:
-        """Keep, for every output, the row that forced it first; a row that only waits for its inputs gives way to a trip."""
-        for output in self._fail_safe:
-            forcing = [trip for trip in self.rows if trip.forces and any(name == output for name, _ in trip.row.trip)]
-            first = self._first.get(output)
-            if not forcing:
-                self._first.pop(output, None)
-            elif first is None or not first.tripped_once:
-                waiting = first if first in forcing else forcing[0]
-                self._first[output] = next((trip for trip in forcing if trip.tripped_once), waiting)
+        """Work out what is forced on which output: its fail-safe value if any row forces that, else what the first row says.
 
-    def orders(self) -> dict[str, Order]:
-        """What is forced on which output: its fail-safe value if any row forces that, else what the first row says."""
-        said: dict[str, list[float | None]] = {}
-        for trip in self.rows:
-            if trip.forces:
-                for output, value in trip.row.trip:
-                    said.setdefault(output, []).append(value)
-        return {
-            output: Order(
-                self._fail_safe[output] if self._fail_safe[output] in values else values[0],
-                self._first[output].row.name,
-            )
-            for output, values in said.items()
-        }
+        The first-out is kept until nothing forces the output; a row that only waits for its inputs gives way to a trip.
+        """
+        before, self.orders = self.orders, {}
+        for output, fail_safe in self._fail_safe.items():
+            said = [
+                (trip, value) for trip in self.rows if trip.forces for name, value in trip.row.trip if name == output
+            ]
+            if not said:
+                continue
+            forcing, values = [trip for trip, _ in said], [value for _, value in said]
+            first = before[output].first if output in before else forcing[0]
+            if not first.tripped_once:
+                waiting = first if first in forcing else forcing[0]
+                first = next((trip for trip in forcing if trip.tripped_once), waiting)
+            self.orders[output] = Order(fail_safe if fail_safe in values else values[0], first)

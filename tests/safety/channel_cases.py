@@ -208,7 +208,7 @@ class TwoChannels:
     def evaluate(self) -> None:
         """Interlocks in both channels, compared."""
         self.first.evaluate(self.now, self.values, self.qualities)
-        self.second.evaluate(self.now, self.values.tolist(), self.qualities.tolist())
+        self.second.evaluate(self.now, self.values, self.qualities)
         self.compare()
 
     def enforce(self, requests: Sequence[float], states: Sequence[int], due: Sequence[int]) -> None:
@@ -224,7 +224,7 @@ class TwoChannels:
         given = self.given()
         assert self.second.disagreement(given) == ""
         assert self.second.differing(given) == {}
-        orders = self.second.trips.orders()
+        orders = self.second.trips.orders
         for i, output in self.second.outputs.items():
             out = float(given.out[i])
             assert output.value == out or (output.value is None and math.isnan(out)), (i, output.value, out)
@@ -233,7 +233,7 @@ class TwoChannels:
             first = int(self.first.first_out[i])
             order = orders.get(output.envelope.name)
             name = self.case.interlocks[first].name if first >= 0 else None
-            assert name == (order.first if order else None), (i, name, order)
+            assert name == (order.first.row.name if order else None), (i, name, order)
             self.compared += 1
 
     def random_scan(self, pick: Pick) -> None:
@@ -251,3 +251,7 @@ class TwoChannels:
         for k, row in enumerate(self.case.interlocks):
             if pick((True, False, False)) and self.first.reset(row.name, self.now).accepted:
                 self.second.reset(k)
+        if pick((True, False, False)):  # before the next evaluation a reset changes nothing
+            self.enforce(
+                [request(pick, row) for row in rows], [pick(STATES) for _ in rows], [pick((1, 0)) for _ in rows]
+            )

@@ -220,6 +220,6 @@ def test_a_difference_is_seen_wherever_it_is() -> None:
     assert second.differing(given) == {}, "rounding is no disagreement"
     both.values[0] = 1.0
     both.first.evaluate(both.now, both.values, both.qualities)
-    second.evaluate(both.now, both.values.tolist(), both.qualities.tolist())
+    second.evaluate(both.now, both.values, both.qualities)
     given.forced[0] = 5.0  # type: ignore[index]
     assert second.disagreement(given) == "u/o0 is not forced alike"
