@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from types import MappingProxyType
 
+from drivers.bacnet.settings import BacnetAddress, BacnetSettings
 from drivers.errors import AddressError
 from drivers.interface import DriverFactory, DriverPlugin
 from drivers.modbus.settings import ModbusAddress, ModbusSettings
@@ -27,9 +28,16 @@ def _load_opcua() -> DriverFactory:
     return OpcUaDriver.build
 
 
+def _load_bacnet() -> DriverFactory:
+    from drivers.bacnet.driver import BacnetDriver
+
+    return BacnetDriver.build
+
+
 _BUILT_IN = (
     DriverPlugin("modbus", ModbusSettings, ModbusAddress, _load_modbus),
     DriverPlugin("opcua", OpcUaSettings, OpcUaAddress, _load_opcua),
+    DriverPlugin("bacnet", BacnetSettings, BacnetAddress, _load_bacnet),
 )
 
 

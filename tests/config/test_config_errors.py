@@ -233,7 +233,7 @@ CASES = [
         "",
         "zones/office.yaml:7:13",
         "a point needs exactly one address, found none",
-        "give exactly one of: modbus",
+        "give exactly one of: bacnet, modbus, opcua",
     ),
     Case(
         "address_twice",
