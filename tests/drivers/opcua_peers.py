@@ -48,9 +48,6 @@ class LazyNodes(UserDict[ua.NodeId, Any]):
     def __contains__(self, node_id: object) -> bool:
         return node_id in self.data or node_id in _standard_nodes()
 
-    def get(self, node_id: ua.NodeId, default: Any = None) -> Any:
-        return self[node_id] if node_id in self else default
-
 
 async def _load_copy(self: InternalServer, _shelf: Any = None) -> None:
     self.aspace._nodes = LazyNodes()
