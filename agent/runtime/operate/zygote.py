@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -163,6 +164,12 @@ class Zygote:
                 handler(message)
 
 
+def _warm_up() -> None:
+    """Import the compiler while core is still starting, where functions will be compiled at run time."""
+    if kernels.choose_mode("auto")[0] == "jit":
+        importlib.import_module("numba")
+
+
 def _connect(socket_path: str) -> socket.socket:
     deadline = time.monotonic() + _CONNECT_PATIENCE_S
     while True:
@@ -186,6 +193,7 @@ def main(socket_path: str) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _warm_up()
     try:
         connection = _connect(socket_path)
         connection.send(encode({"role": "zygote"}))
