@@ -99,8 +99,10 @@ def serve(
     from agent.plants.errors import PlantError
     from agent.plants.runner import PlantRunner
     from agent.plants.serve import PlantServer, automatic_endpoint, site_endpoints
+    from agent.runtime import log
     from drivers.errors import DriverError
 
+    log.configure("plant")
     if site is None and use is None:
         raise click.UsageError("give a site file, or --plant module:Class")
     loaded = _load_site(site) if site is not None else None

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def command(site: Path, points: tuple[str, ...], as_json: bool) -> None:
     """Read POINTS (unit/point, * allowed; default: all) of SITE from their devices. No agent needs to run."""
     from agent.config.loader import load
+    from agent.runtime import log
 
+    log.configure("read", "warning")
     with fail_on_config():
         loaded = load(site)
     wanted = [

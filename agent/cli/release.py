@@ -23,11 +23,13 @@ from agent.cli.output import json_option, print_json, print_table
 @json_option
 def command(state_dir: Path, as_json: bool) -> None:
     """Relinquish or restore every point that is still held, for use while the agent is not running."""
+    from agent.runtime import log
     from agent.runtime.errors import StateFolderError
     from agent.runtime.lock import taken
     from agent.runtime.release import JOURNAL_FILE, run
     from safety.errors import StoreError
 
+    log.configure("release", "warning")
     try:
         with taken(state_dir) if (state_dir / JOURNAL_FILE).exists() else nullcontext():
             results = run(state_dir)

@@ -29,11 +29,13 @@ def command(site: Path, days: float, start: str, seed: int, as_json: bool) -> No
     from agent.plants.errors import PlantError
     from agent.plants.load import load_plant
     from agent.poet.errors import PoetError
+    from agent.runtime import log
     from agent.runtime.errors import RuntimeFault
     from agent.runtime.lockstep import LockStep
     from agent.runtime.simulation_report import report
     from safety.errors import SafetyError
 
+    log.configure("simulate", "warning")
     with fail_on_config():
         loaded = load(site)
     if loaded.site.plant is None:

@@ -10,9 +10,12 @@ from typing import Any
 import structlog
 
 
-def configure(process: str) -> None:
-    """Set up structlog once per process; every line names it. ``POETD_LOG`` (debug, info, warning, error) sets the level."""
-    name = (os.environ.get("POETD_LOG") or "info").lower()
+def configure(process: str, level: str = "info") -> None:
+    """Set up structlog once per process; every line names it. ``POETD_LOG`` (debug, info, warning, error) overrides the level.
+
+    A command whose result goes to stdout needs it too: structlog by itself logs there.
+    """
+    name = (os.environ.get("POETD_LOG") or level).lower()
 
     def complete(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event.setdefault("process", process)
