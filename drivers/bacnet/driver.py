@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import socket
-import struct
 from collections.abc import Sequence
 from typing import Final, Self
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 from pydantic import BaseModel
 
 from drivers.bacnet import services, tags
 from drivers.bacnet.apdu import Kind, Service
 from drivers.bacnet.capability import ask, commandable, find_capability, read_property
-from drivers.bacnet.frames import Station
+from drivers.bacnet.cov import CovTable
+from drivers.bacnet.foreign import Registration
 from drivers.bacnet.image import Image, judge
+from drivers.bacnet.lookup import find_station, host_address
 from drivers.bacnet.names import PRESENT_VALUE, object_name, property_name
 from drivers.bacnet.peer import Peer
 from drivers.bacnet.planner import Layout, Plan
 from drivers.bacnet.port import Port, shared_port
 from drivers.bacnet.priorities import Holder, holder, read_priorities
 from drivers.bacnet.services import ObjectId
-from drivers.bacnet.settings import DEFAULT_PRIORITY, OUTPUTS, BacnetAddress, BacnetSettings, mac_bytes
+from drivers.bacnet.settings import DEFAULT_PRIORITY, OUTPUTS, BacnetAddress, BacnetSettings
 from drivers.bacnet.sweep import Sweep
 from drivers.bacnet.transaction import Transaction
+from drivers.bacnet.writing import encode
 from drivers.errors import (
     AddressError,
     DeadlineError,
     DriverError,
-    EncodingError,
     NotConnectedError,
     NotWritableError,
     ProtocolError,
@@ -43,11 +43,6 @@ LATENCIES_KEPT: Final = 512
 NAMES_LOGGED: Final = 5
 OURS: Final = range(9, 17)
 """Priorities a driver may write at; 1 to 8 belong to people and life safety."""
-_TAGS: Final = {
-    "real": tags.REAL, "double": tags.DOUBLE, "enumerated": tags.ENUMERATED, "unsigned": tags.UNSIGNED,
-    "signed": tags.SIGNED,
-}  # fmt: skip
-_MOST: Final = {"enumerated": 2**32 - 1, "unsigned": 2**32 - 1, "signed": 2**31 - 1}
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +64,9 @@ class BacnetDriver(Driver):
         self._commandable: dict[ObjectId, bool] = {}
         self._port: Port | None = None
         self._peer: Peer | None = None
+        self._registration: Registration | None = None
+        self._cov = None if settings.cov is None else CovTable(self._layout, settings.device, settings.cov, clock)
+        self._cov_offered = False
         self._lost = False
         self._next_latency = 0
 
@@ -112,13 +110,22 @@ class BacnetDriver(Driver):
             self._lost = False
             self.health.reconnects += 1
         self._plan.device_is(capability.max_apdu, capability.read_multiple)
+        self._cov_offered = capability.subscribe_cov
+        if self._cov is not None:
+            self._cov.forget()
         self.health.state = DeviceState.ONLINE
         log.debug("device connected", device=self.device, endpoint=peer.where, **capability._asdict())
 
     async def close(self) -> None:
         """Leave the local port; its last user closes it. Never raises."""
+        online = self.health.state in (DeviceState.ONLINE, DeviceState.DEGRADED)
         self.health.state = DeviceState.CLOSED
         self._lost = False
+        if online and self._cov is not None and self._peer is not None:
+            try:
+                await self._cov.cancel(self._peer)
+            except DriverError as error:
+                log.debug("subscriptions left to end by themselves", device=self.device, why=str(error))
         self._leave()
 
     async def poll(self) -> PollResult:
@@ -133,7 +140,7 @@ class BacnetDriver(Driver):
         sweep = Sweep(self._plan, Image(len(self.points), len(self._layout.objects)), self._ask_all)
         self.health.polls += 1
         try:
-            await sweep.run(self.clock.monotonic())
+            times = await self._read(sweep, began)
         except DriverError as error:
             self.health.poll_errors += 1
             self._failed(error)
@@ -143,7 +150,24 @@ class BacnetDriver(Driver):
         image.value += self._offset
         quality = judge(image, self._layout.object_of, self._layout.has_status)
         self._report(sweep, refused, whole=bool((quality != Quality.BAD).all()))
-        return PollResult(image.value, quality, image.reason, np.full(len(quality), began))
+        return PollResult(image.value, quality, image.reason, times)
+
+    async def _read(self, sweep: Sweep, began: float) -> npt.NDArray[np.float64]:
+        """Fill the image, with requests or from subscriptions; returns the source times (n_points,)."""
+        now, queries, cov = self.clock.monotonic(), self._plan.queries, self._cov
+        times = np.full(len(self.points), began)
+        if cov is None or not self._cov_offered:
+            await sweep.run(now, queries)
+            return times
+        due, left_out = cov.split(queries, now)
+        sent = asyncio.get_running_loop().time()
+        await sweep.run(now, due)
+        for query in due:
+            cov.compare(query, sweep.image, sent)
+        for query in left_out:
+            cov.fill(query, sweep.image, times)
+        await cov.renew(self._connected())
+        return times
 
     async def write(self, command: Command) -> None:
         """Write one command at its priority, or relinquish that priority. See the interface."""
@@ -183,7 +207,9 @@ class BacnetDriver(Driver):
         if self._peer is not None:
             return self._peer
         settings = self.settings
-        station = await _station(settings)
+        station = await find_station(settings)
+        foreign = settings.foreign
+        bbmd = None if foreign is None else await host_address(foreign.bbmd, foreign.port, settings.timeout)
         port = shared_port(settings.bind, settings.local_port)
         self._port = port
         await port.open(self)
@@ -193,12 +219,19 @@ class BacnetDriver(Driver):
             self._leave()
             raise
         peer.window, peer.timeout_s, peer.retries = settings.window, settings.timeout, settings.retries
+        if self._cov is not None:
+            port.listen_cov(station, self._cov.notified)
+        if foreign is not None and bbmd is not None:
+            self._registration = Registration(port, bbmd, int(foreign.ttl))
         self._peer = peer
         return peer
 
     def _leave(self) -> None:
         port, self._port = self._port, None
         peer, self._peer = self._peer, None
+        registration, self._registration = self._registration, None
+        if registration is not None:
+            registration.close()
         if port is not None:
             if peer is not None:
                 port.forget(peer)
@@ -240,6 +273,8 @@ class BacnetDriver(Driver):
             )
         body = services.write(address.key[:2], PRESENT_VALUE, encode(address, command.value, point), priority)
         transaction = Transaction(Service.WRITE, body, Kind.SIMPLE_ACK)
+        if self._cov is not None:
+            self._cov.written(address.key[:2])
         await ask(self._connected(), transaction)
         self._record(transaction)
 
@@ -309,34 +344,6 @@ class BacnetDriver(Driver):
         self.health.detail = self.health.last_error = str(error)
 
 
-def encode(address: BacnetAddress, value: float | None, point: str) -> bytes:
-    """A value in the point's unit as the application value its object takes; None is NULL.
-
-    Raises:
-        EncodingError: not finite, not a whole number where one is needed, or out of range. Nothing was sent.
-    """
-    if value is None:
-        return tags.application(tags.NULL, 0.0)
-    kind = address.written_as
-    assert kind is not None
-    raw = (value - address.offset) / address.scale
-    if not math.isfinite(raw):
-        raise EncodingError(f"{point}: {value} cannot be written: not a finite number")
-    if kind in ("real", "double"):
-        try:
-            return tags.application(_TAGS[kind], raw)
-        except (OverflowError, struct.error) as error:
-            raise EncodingError(f"{point}: {value:g} is too large for a {kind}") from error
-    whole = round(raw)
-    least = -(2**31) if kind == "signed" else 0
-    if address.type.startswith("binary"):
-        if whole not in (0, 1) or abs(raw - whole) > 1e-6:
-            raise EncodingError(f"{point}: {value:g} cannot be written to {address.object}: a binary object is 0 or 1")
-    elif not least <= whole <= _MOST[kind]:
-        raise EncodingError(f"{point}: {value:g} cannot be written to {address.object}: out of range for {kind}")
-    return tags.application(_TAGS[kind], whole)
-
-
 def _address_of(point: DevicePoint) -> BacnetAddress:
     address = point.address
     if not isinstance(address, BacnetAddress):
@@ -344,18 +351,3 @@ def _address_of(point: DevicePoint) -> BacnetAddress:
     if point.priority is not None and point.priority not in OURS:
         raise AddressError(f"{point.name}: priority {point.priority} belongs to people and life safety; use 9 to 16")
     return address
-
-
-async def _station(settings: BacnetSettings) -> Station:
-    """Where the device is. Raises NotConnectedError if its name is unknown."""
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(settings.timeout * (settings.retries + 1)):
-            found = await loop.getaddrinfo(settings.host, settings.port, family=socket.AF_INET, type=socket.SOCK_DGRAM)
-    except (OSError, TimeoutError) as error:
-        raise NotConnectedError(
-            f"{settings.where}: the name is unknown ({error}); check host and the name service"
-        ) from error
-    host, port = found[0][4][:2]
-    mac = b"" if settings.address is None else mac_bytes(settings.address)
-    return Station((str(host), int(port)), settings.network or 0, mac)

@@ -7,6 +7,7 @@ fewer objects at once, cuts around an object that spoils its request, single Rea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Final
@@ -74,7 +75,7 @@ class Layout:
 class Query:
     """One request. ``objects`` are positions in the layout; ``expected`` says which properties the answer must bring."""
 
-    __slots__ = ("body", "expected", "objects", "service", "shape", "strikes")
+    __slots__ = ("body", "expected", "objects", "read_at", "service", "shape", "strikes")
 
     def __init__(self, layout: Layout, service: Service, wanted: Sequence[tuple[int, Sequence[int]]]) -> None:
         self.service = service
@@ -90,6 +91,8 @@ class Query:
                 (layout.objects[position], properties) for position, properties in wanted
             )
         self.shape: Shape | None = None
+        self.read_at = -math.inf
+        """Control time of the poll that sent it last."""
         self.strikes = 0
         """Polls in a row in which this request had no usable answer, and others had."""
 

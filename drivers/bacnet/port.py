@@ -126,9 +126,8 @@ class Port(asyncio.DatagramProtocol):
             self._transport.sendto(datagram, host)
 
     def send_unconfirmed(self, payload: bytes, target: Host, function: int) -> None:
-        """Send an unconfirmed APDU: to one address, or with a broadcast function to every network behind it."""
-        everywhere = function != UNICAST or target[0].endswith(".255")
-        npdu = NPDU_GLOBAL if everywhere else npdu_to(Station(target), expecting_reply=False)
+        """Send an unconfirmed APDU: ``UNICAST`` to one address, or with a broadcast function to every network behind it."""
+        npdu = npdu_to(Station(target), expecting_reply=False) if function == UNICAST else NPDU_GLOBAL
         self.send(bvlc(function, npdu + payload), target)
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:

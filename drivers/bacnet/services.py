@@ -102,13 +102,14 @@ def read_multiple_answer(payload: bytes) -> list[Result]:
 
 
 class Notification(NamedTuple):
-    """A change of value. ``values`` by property number."""
+    """A change of value. ``values`` by property number; ``flags`` as on the wire, None where they are not there."""
 
     process: int
     device: int
     object: ObjectId
     remaining_s: int
     values: dict[int, Sequence[Value]]
+    flags: int | None
 
 
 def cov_notification(payload: bytes) -> Notification:
@@ -130,7 +131,8 @@ def cov_notification(payload: bytes) -> Notification:
             reader.context_unsigned(3)
     reader.close(4)
     _finish(reader)
-    return Notification(process, device[1], target, remaining, values)
+    at = tags.status_byte(payload, values.get(STATUS_FLAGS, ()))
+    return Notification(process, device[1], target, remaining, values, None if at is None else payload[at])
 
 
 def notification(process: int, device: int, target: ObjectId, remaining_s: int, value: bytes, flags: bytes) -> bytes:

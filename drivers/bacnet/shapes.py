@@ -107,13 +107,5 @@ class Shape:
         self._integer_signed = np.array([value.tag == tags.SIGNED for _, value in rows], np.bool_)
 
 
-def status_byte(data: bytes, values: Sequence[Value]) -> int | None:
-    """Where the byte with the four status flags is; None if these are not status flags."""
-    if len(values) != 1 or values[0].tag != tags.BITS or values[0].size != 2 or data[values[0].at] != 4:
-        return None
-    at = values[0].at + 1
-    return at if not data[at] & (0xFF & ~FLAGS) else None
-
-
 def _indices(numbers: Sequence[int]) -> npt.NDArray[np.intp]:
     return np.array(numbers, np.intp)

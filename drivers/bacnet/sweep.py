@@ -16,7 +16,7 @@ from drivers.bacnet.names import OUT_OF_SERVICE as OUT_OF_SERVICE_PROPERTY
 from drivers.bacnet.names import STATUS_FLAGS, UNKNOWN_OBJECT, error_name, object_name, property_name
 from drivers.bacnet.planner import STRIKES, Plan, Query, Status
 from drivers.bacnet.services import Result
-from drivers.bacnet.shapes import Shape, Slot, status_byte
+from drivers.bacnet.shapes import Shape, Slot
 from drivers.bacnet.tags import MalformedError
 from drivers.bacnet.transaction import Transaction
 from drivers.errors import DeadlineError, DriverError, NotConnectedError
@@ -47,16 +47,14 @@ class Sweep:
         self._parts: dict[int, int] = {}
         self._parts_missing: dict[int, int] = {}
 
-    async def run(self, now: float, queries: Sequence[Query] | None = None) -> None:
-        """Read everything once, or only ``queries``; ``now`` in control seconds.
+    async def run(self, now: float, queries: Sequence[Query]) -> None:
+        """Send ``queries`` and what is due of the quarantined objects; ``now`` in control seconds.
 
         Raises:
             DriverError: nothing at all could be read. Then nothing is learnt either.
         """
         plan = self._plan
-        pending = list(plan.queries if queries is None else queries)
-        if queries is None:
-            pending += plan.due_retries(now)
+        pending = [*queries, *plan.due_retries(now)]
         budget = EXTRA_REQUESTS
         while pending:
             transactions = [Transaction(query.service, query.body) for query in pending]
@@ -68,6 +66,7 @@ class Sweep:
             again: list[Query] = []
             for query, transaction in zip(pending, transactions, strict=True):
                 again += self._ended(query, transaction)
+                query.read_at = now
             pending, budget = again[:budget], budget - len(again[:budget])
         if self.error is not None and not self._answered:
             raise self.error
@@ -167,7 +166,7 @@ class Sweep:
 
     def _flags(self, result: Result, position: int, reply: bytes, flag_bytes: list[tuple[int, int]]) -> bool:
         """Note an object's status flags; False if there are none."""
-        at = status_byte(reply, result.values)
+        at = tags.status_byte(reply, result.values)
         self.image.flags[position] = UNKNOWN if at is None else reply[at]
         if at is not None:
             flag_bytes.append((at, position))

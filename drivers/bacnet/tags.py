@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from drivers.errors import ProtocolError
@@ -207,6 +208,14 @@ def bits(data: bytes, value: Value) -> list[bool]:
         raise MalformedError("not a bit string")
     content = data[value.at + 1 : value.at + value.size]
     return [bool(content[k // 8] & 0x80 >> k % 8) for k in range(8 * len(content) - unused)]
+
+
+def status_byte(data: bytes, values: Sequence[Value]) -> int | None:
+    """Where the byte with the four status flags is; None if these are not status flags."""
+    if len(values) != 1 or values[0].tag != BITS or values[0].size != 2 or data[values[0].at] != 4:
+        return None
+    at = values[0].at + 1
+    return at if not data[at] & (0x0F) else None
 
 
 def text(data: bytes, value: Value) -> str:
