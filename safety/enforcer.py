@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from safety import kernels as plain
+from safety.agreement import Agreement
 from safety.envelope import Envelope
 from safety.envelope_table import Bytes, EnforceState, EnvelopeTable, Floats
 from safety.errors import InterlockError, SafetyError
 from safety.interlocks import InterlockState, InterlockStatus, InterlockTable
 from safety.remembered import Remembered, SwitchRecord, TripRecord, age
+from safety.second.channel import SecondChannel
 
 PLAIN: Final = SimpleNamespace(enforce=plain.enforce, evaluate=plain.evaluate)
 """The kernels as plain Python."""
@@ -52,9 +54,10 @@ class Enforcer:
         exclusive: Sequence[tuple[int, int]],
         interlocks: InterlockTable,
         kernels: SimpleNamespace = PLAIN,
+        second: Sequence[SecondChannel] = (),
     ) -> None:
-        """``kernels`` has ``enforce`` and ``evaluate``, compiled or plain. Raises EnvelopeError; SafetyError if the
-        tables are of other outputs.
+        """``kernels`` has ``enforce`` and ``evaluate``, compiled or plain; ``second`` are the second channels of the
+        critical units. Raises EnvelopeError; SafetyError if the tables are of other outputs.
         """
         self.table = EnvelopeTable.build(envelopes, exclusive)
         self.interlocks = interlocks
@@ -65,6 +68,11 @@ class Enforcer:
         self._trips = InterlockState.fresh(interlocks)
         self._index = {row.name: k for k, row in enumerate(interlocks.interlocks)}
         self._remembered_cause: dict[int, str] = {}
+        self._agreement: Agreement | None = None
+        if second:
+            self._agreement = Agreement(
+                second, interlocks, self.table, self._trips, self._state, self._remembered_cause
+            )
         self._collect()
         self._timed = (self.table.limits[plain.MIN_ON] > 0.0) | (self.table.limits[plain.MIN_OFF] > 0.0)
         self.present: Floats = np.full(len(envelopes), np.nan)
@@ -137,12 +145,18 @@ class Enforcer:
             table.trip_start, table.trip_output, table.trip_value, table.fail_safe,
             trips.status, trips.clocks, trips.cause, trips.forced, trips.forced_flag, trips.first_out,
         )  # fmt: skip
+        if self._agreement is not None:
+            if self._agreement.evaluate(now, values, qualities):
+                self._collect()
+            changed = self._agreement.changed()
         for k in [k for k in self._remembered_cause if self._trips.status[k] == InterlockStatus.CLEAR]:
             del self._remembered_cause[k]
         return bool(changed)
 
-    def enforce(self, now: float, request: Floats, request_state: Bytes, due: Bytes) -> None:
+    def enforce(self, now: float, request: Floats, request_state: Bytes, due: Bytes) -> bool:
         """Turn requests, (n_out,), into ``out``, ``relinquish`` and ``verdict``; see the table in ``safety.kernels``.
+
+        Returns whether the two channels of a critical unit came out differently: then all its outputs are at fail-safe.
 
         Raises:
             SafetyError: ``now`` is not finite.
@@ -155,6 +169,10 @@ class Enforcer:
             trips.forced, trips.forced_flag,
             state.memory, state.marks, state.out, state.relinquish, state.verdict,
         )  # fmt: skip
+        if self._agreement is None or not self._agreement.enforce(now, request, request_state, due, self.present):
+            return False
+        self._collect()
+        return True
 
     def cause_text(self, k: int) -> str:
         """The cause of interlock ``k``'s last trip, in words."""
@@ -164,7 +182,8 @@ class Enforcer:
         if cause == plain.CAUSE_NONE:
             return ""
         if cause == plain.CAUSE_CONDITION:
-            return self.interlocks.interlocks[k].when
+            row = self.interlocks.interlocks[k]
+            return row.title if row.when is None else row.when
         return f"{self.interlocks.point_names[cause]} is bad, stale or missing"
 
     def tripped_at(self, k: int) -> float:
@@ -186,6 +205,8 @@ class Enforcer:
         if status == InterlockStatus.RESETTABLE:
             self._trips.status[k] = InterlockStatus.CLEAR
             self._remembered_cause.pop(k, None)
+            if self._agreement is not None:
+                self._agreement.reset(k)
             return ResetResult(True, "reset; outputs follow the next command")
         if status in (InterlockStatus.CLEAR, InterlockStatus.PENDING):
             return ResetResult(False, f"{name} is not tripped")
@@ -231,12 +252,16 @@ class Enforcer:
             if is_on == switch.on:  # else going to fail-safe at the start is itself a switch
                 self._state.memory[plain.SWITCHED, i] = now - age(switch.switched_utc, utc)
                 self._state.marks[plain.KNOWN, i] = 1
+            if self._agreement is not None:
+                self._agreement.switched(i, switch.on, now - age(switch.switched_utc, utc))
 
     def _trip_again(self, k: int, tripped_at: float, cause: str) -> None:
         self._trips.status[k] = InterlockStatus.TRIPPED
         self._trips.cause[k] = plain.CAUSE_CONDITION
         self._trips.clocks[plain.TRIPPED_AT, k] = tripped_at
         self._remembered_cause[k] = cause
+        if self._agreement is not None:
+            self._agreement.trip_again(k)
 
     def _collect(self) -> None:
         table, trips = self.interlocks, self._trips

@@ -43,11 +43,11 @@ class Interlock:
     """One row. Names are full (``unit/name``); in conditions, points of ``scope`` may be named alone. Times in seconds.
 
     ``trip`` maps outputs to forced values, None = relinquish. ``clear_when`` None: clears when the trip condition is
-    false.
+    false. ``when`` None: no condition trips it; see ``agreement``.
     """
 
     name: str
-    when: str
+    when: str | None
     trip: tuple[tuple[str, float | None], ...]
     scope: str = ""
     delay_s: float = 0.0
@@ -147,7 +147,7 @@ def compile_row(row: Interlock, point_units: Mapping[str, str]) -> tuple[Conditi
     for what, delay in (("delay", row.delay_s), ("clear_delay", row.clear_delay_s)):
         if not 0.0 <= delay < math.inf:
             raise InterlockError(f"interlock {row.name}: {what} must be finite and not negative, got {delay:g}")
-    when = compile_condition(row.when, point_units, row.scope)
+    when = Condition("", (), ()) if row.when is None else compile_condition(row.when, point_units, row.scope)
     return when, None if row.clear_when is None else compile_condition(row.clear_when, point_units, row.scope)
 
 

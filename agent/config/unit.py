@@ -114,6 +114,11 @@ class UnitConfig(Strict):
     interlocks: list[InterlockRow] = Field(
         default_factory=list, max_length=256, description="what overrides the function, own rows and rows of packs"
     )
+    critical: bool = Field(
+        default=False,
+        description="run both channels of the safety layer on this unit's outputs and interlocks; if they disagree, "
+        "every output goes to fail-safe until an operator resets UNIT/channels_disagree",
+    )
     parameters: dict[PointName, Parameter] = Field(
         default_factory=dict,
         description="function parameter → a number, or a value with the range it may be learned in",

@@ -66,6 +66,7 @@ class Engine:
         self._hold = np.asarray([row.config.fallback.hold for row in program.units], np.int64)
         self._due = np.zeros(len(program.outputs), np.uint8)
         self._waited_at = -np.inf
+        self._tripped_late = np.empty(0, np.intp)
         self.limited = 0
         self.scans = 0
 
@@ -108,6 +109,9 @@ class Engine:
         if changed:
             same = (enforcer.forced == value) | (np.isnan(enforcer.forced) & np.isnan(value))
             affected = np.union1d(affected, np.flatnonzero((enforcer.forced_flag != flag) | ~same))
+        if len(self._tripped_late):
+            affected = np.union1d(affected, self._tripped_late)
+            self._tripped_late = np.empty(0, np.intp)
         if now - self._waited_at >= WAIT_LOOK_S:
             self._waited_at = now
             verdict = enforcer.verdict
@@ -209,7 +213,9 @@ class Engine:
         else:
             self._due[:] = 0
             self._due[outputs] = 1
-        self.enforcer.enforce(now, self.request, self.request_state, self._due)
+        if self.enforcer.enforce(now, self.request, self.request_state, self._due):
+            # The caller writes the outputs it asked for; the others of a unit whose channels disagree follow with the next evaluation.
+            self._tripped_late = np.flatnonzero(self.enforcer.forced_flag)
         limited = self.enforcer.verdict[self._due != 0] & ~np.uint32(Verdict.DEAD_BAND)
         self.limited += int(np.count_nonzero(limited))
 

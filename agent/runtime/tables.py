@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from agent.config.interlock import InterlockConfig
 from agent.config.output import OutputConfig
 from agent.runtime.program import OutputRow, Program
+from safety.agreement import disagreement_row, second_channel
 from safety.enforcer import Enforcer
 from safety.envelope import Envelope
 from safety.interlocks import Interlock, InterlockTable
@@ -57,6 +58,10 @@ def enforcer(program: Program, kernels: SimpleNamespace) -> Enforcer:
         for unit in program.units
         for first, second in unit.config.exclusive
     ]
+    critical = [unit.name for unit in program.units if unit.config.critical]
     interlocks = [interlock(unit.name, row) for unit in program.units for row in unit.config.interlock_rows]
+    interlocks += [disagreement_row(unit, rows) for unit in critical]
     units = {row.name: row.unit for row in program.points}
-    return Enforcer(rows, pairs, InterlockTable.build(interlocks, program.point_index, units, rows), kernels)
+    table = InterlockTable.build(interlocks, program.point_index, units, rows)
+    second = [second_channel(unit, rows, pairs, interlocks, program.point_index, units) for unit in critical]
+    return Enforcer(rows, pairs, table, kernels, second)

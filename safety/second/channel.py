@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 from safety.envelope import Envelope
 from safety.second.outputs import Ask, Output, enforce
 from safety.second.trips import Order, Row, Standing, Trips
+
+DISAGREE: Final = "channels_disagree"
+"""The name of the row that every critical unit has: tripped where its channels disagree."""
 
 
 class Numbers(Protocol):

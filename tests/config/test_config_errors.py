@@ -43,7 +43,7 @@ CASES = [
         "scan: 5s\nxyzzy: 1",
         "zones/office.yaml:3:1",
         "unknown key 'xyzzy'",
-        "known keys here: comfort, deadline, exclusive, fallback, function, inputs, interlocks, outputs, parameters, "
+        "known keys here: comfort, critical, deadline, exclusive, fallback, function, inputs, interlocks, outputs, parameters, "
         "points, points_csv, scan, title, tool, train, zone",
     ),
     Case(
@@ -505,6 +505,24 @@ CASES = [
         "zones/office.yaml:17:12",
         "there are two interlocks called 'hot' in this unit",
         "give each its own name (name: beside use:)",
+    ),
+    Case(
+        "interlock_of_the_safety_layer",
+        "zones/office.yaml",
+        "interlocks:\n  - {name: hot",
+        "critical: true\ninterlocks:\n  - {name: channels_disagree",
+        "zones/office.yaml:17:12",
+        "channels_disagree is the interlock of the safety layer itself in a critical unit",
+        "give the row another name",
+    ),
+    Case(
+        "critical_without_outputs",
+        "zones/lab.yaml",
+        "tool: lab\n",
+        "tool: lab\ncritical: true\n",
+        "zones/lab.yaml:2:11",
+        "the unit is critical but has no outputs to protect",
+        "declare outputs, or remove critical",
     ),
     Case(
         "pack_unknown",

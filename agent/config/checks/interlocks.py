@@ -13,6 +13,7 @@ from agent.config.source import KeyPath
 from agent.config.suggest import suggestion
 from safety.errors import ExpressionError
 from safety.expressions import compile_condition
+from safety.second.channel import DISAGREE
 from safety.units import is_known
 
 _REFERENCE = re.compile(r"(?:([a-z0-9-]+)/)?([a-z][a-z0-9_]*)")
@@ -20,6 +21,13 @@ _REFERENCE = re.compile(r"(?:([a-z0-9-]+)/)?([a-z][a-z0-9_]*)")
 
 def check_interlocks(scope: Scope) -> Iterator[Problem]:
     """Every row of every unit, packs included."""
+    for unit in scope.units:
+        if unit.config.critical and not unit.config.outputs and not unit.is_broken("outputs"):
+            yield unit.place.problem(
+                ("critical",),
+                "the unit is critical but has no outputs to protect",
+                "declare outputs, or remove critical",
+            )
     if not any(unit.config.interlocks for unit in scope.units):
         return
     codes = {
@@ -35,6 +43,12 @@ def check_interlocks(scope: Scope) -> Iterator[Problem]:
                 message = f"there are two interlocks called {row.name!r} in this unit"
                 yield unit.place.problem(
                     ("interlocks", position, "name"), message, "give each its own name (name: beside use:)"
+                )
+            if row.name == DISAGREE and unit.config.critical:
+                yield unit.place.problem(
+                    ("interlocks", position, "name"),
+                    f"{DISAGREE} is the interlock of the safety layer itself in a critical unit",
+                    "give the row another name",
                 )
             for key, condition in (("when", row.when), ("clear_when", row.clear_when)):
                 error = None if condition is None else _refusal(scope, unit, codes, condition)
