@@ -112,6 +112,7 @@ class OpcUaDriver(Driver):
         self.health.state = DeviceState.CLOSED
         await self._subscriptions.close(self._connection)
         await self._connection.close()
+        self._subscriptions.drop()
 
     async def poll(self) -> PollResult:
         """Every point once: read, or as its living subscription last said.

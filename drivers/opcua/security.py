@@ -26,6 +26,7 @@ from drivers.errors import AuthenticationError
 from drivers.opcua.settings import OpcUaSettings
 
 MAX_FILE: Final = 256 * 1024
+NO_SECURITY: Final = security_policies.SecurityPolicyNone.URI
 _PEM: Final = b"-----BEGIN"
 POLICIES: Final[dict[str, Any]] = {
     "Basic256Sha256": security_policies.SecurityPolicyBasic256Sha256,
@@ -108,7 +109,7 @@ def check_server(der: bytes, settings: OpcUaSettings, trusted: Sequence[x509.Cer
 
 def check_password_is_hidden(settings: OpcUaSettings, token: ua.UserTokenPolicy) -> None:
     """Refuse to send a password in the clear, unless the site says ``insecure: true``. Raises AuthenticationError."""
-    plain = not token.SecurityPolicyUri or token.SecurityPolicyUri == security_policies.SecurityPolicyNone.URI
+    plain = not token.SecurityPolicyUri or token.SecurityPolicyUri == NO_SECURITY
     if plain and settings.security != "None" and settings.mode != "SignAndEncrypt":
         raise AuthenticationError(
             f"{settings.host_and_port}: with mode: Sign the server wants the password in the clear; "

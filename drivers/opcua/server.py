@@ -58,7 +58,7 @@ class OpcUaServer:
         self._refresher: asyncio.Task[None] | None = None
         self._ids: dict[ua.NodeId, ServedNode] = {}
         self._shown: dict[ua.NodeId, Any] = {}
-        self._ours: ua.DataValue | None = None
+        self._telling = False
 
     @property
     def port(self) -> int:
@@ -140,7 +140,8 @@ class OpcUaServer:
 
     def _take(self, node: ServedNode, value: ua.DataValue) -> None:
         """A client's write; or our own, which only tells the subscribers."""
-        if value is self._ours:
+        if self._telling:
+            self._telling = False
             return
         if node.write is None or value.Value is None or value.Value.Value is None or value.Value.is_array:
             raise ServiceError(ua.StatusCodes.BadTypeMismatch)
@@ -164,8 +165,12 @@ class OpcUaServer:
         shown = (value.Value, value.StatusCode)
         if self._shown.get(node_id) != shown:
             self._shown[node_id] = shown
-            self._ours = value
-            await space.write_attribute_value(node_id, _VALUE, value)
+            # The setter is called before the library first yields: no client's write can come between.
+            self._telling = True
+            try:
+                await space.write_attribute_value(node_id, _VALUE, value)
+            finally:
+                self._telling = False
 
 
 def _typed(address: OpcUaAddress) -> OpcUaAddress:

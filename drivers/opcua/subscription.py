@@ -18,7 +18,7 @@ from asyncua import ua
 from drivers.errors import DriverError, ProtocolError
 from drivers.opcua.choice import Flags
 from drivers.opcua.connection import Connection
-from drivers.opcua.faults import FAILURES, request_error, status_name
+from drivers.opcua.faults import FAILURES, ServiceRefusedError, request_error, status_name
 from drivers.opcua.node_names import NodeName
 from drivers.opcua.notifications import Published, parse
 from drivers.opcua.settings import MAX_NODES, OpcUaSettings
@@ -94,9 +94,12 @@ class Subscriptions:
             raise
 
     async def close(self, connection: Connection) -> None:
-        """End all subscriptions, at the server too if it can be reached. Never raises."""
+        """End all subscriptions, at the server too if it can be reached. Never raises.
+
+        Publish requests stay at the server, which answers them for the next subscription.
+        """
         identifiers = list(self._groups)
-        self.drop()
+        self._forget()
         if identifiers and connection.alive:
             request = ua.DeleteSubscriptionsRequest()
             request.Parameters.SubscriptionIds = identifiers
@@ -107,11 +110,14 @@ class Subscriptions:
 
     def drop(self) -> None:
         """Forget everything; the session is gone."""
-        self._groups.clear()
-        self._received[:] = False
+        self._forget()
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
+
+    def _forget(self) -> None:
+        self._groups.clear()
+        self._received[:] = False
 
     async def _create_group(self, connection: Connection, rows: Sequence[int]) -> None:
         period_s = self._settings.publish
@@ -156,25 +162,31 @@ class Subscriptions:
         )
 
     def _publish(self, connection: Connection) -> None:
+        self._tasks = {task for task in self._tasks if not task.done()}
         while len(self._tasks) < PUBLISHES:
             task = asyncio.create_task(self._publish_forever(connection), name=f"publish {connection.where}")
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
 
     async def _publish_forever(self, connection: Connection) -> None:
-        """Keep one publish request at the server until there is nothing to listen to."""
+        """Keep one publish request at the server until the session ends or there is nothing to listen to."""
         acknowledged: list[ua.SubscriptionAcknowledgement] = []
-        while self._groups:
+        refused = False
+        while True:
             request = ua.PublishRequest()
             request.Parameters.SubscriptionAcknowledgements = acknowledged
+            acknowledged = []
             try:
                 data = await connection.exchange(request, "listening", timeout_s=0.0)
                 published = parse(data.read(len(data)))
                 self._take(published)
-            except FAILURES as error:
-                self._lost(request_error(error, connection.where, "listening"))
+            except (DriverError, *FAILURES) as error:
+                failure = request_error(error, connection.where, "listening")
+                if _nothing_to_publish(failure) and self._groups and not refused:
+                    refused = True  # said of the time before the present subscription
+                    continue
+                self._lost(failure)
                 return
-            acknowledged = []
+            refused = False
             if not published.keep_alive:
                 acknowledged.append(ua.SubscriptionAcknowledgement(published.subscription, published.sequence))
 
@@ -196,7 +208,11 @@ class Subscriptions:
 
     def _lost(self, error: DriverError) -> None:
         current = asyncio.current_task()
-        if any(task is not current for task in self._tasks):
+        if any(task is not current and not task.done() for task in self._tasks):
             return  # one of several requests was refused: the others listen on
         for group in self._groups.values():
             group.broken = group.broken or str(error)
+
+
+def _nothing_to_publish(error: DriverError) -> bool:
+    return isinstance(error, ServiceRefusedError) and error.code == ua.StatusCodes.BadNoSubscription
