@@ -21,6 +21,7 @@ MAX_LINE = 1 << 16
 MAX_ANSWER = 1 << 26
 MAX_CLIENTS = 16
 IDLE_S = 30.0
+REFUSE_S = 1.0
 
 Verb = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -51,6 +52,7 @@ class ControlServer:
         self._clients += 1
         try:
             if self._clients > MAX_CLIENTS:
+                await asyncio.wait_for(reader.readline(), REFUSE_S)  # closed with unread data, it would see only a reset
                 writer.write(b'{"ok": false, "error": "too many clients; try again"}\n')
                 return
             while line := await asyncio.wait_for(reader.readline(), IDLE_S):
