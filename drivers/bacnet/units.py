@@ -13,7 +13,7 @@ UCUM: Final[Mapping[int, str]] = MappingProxyType(
         146: "MW.h", 2: "mA", 3: "A", 5: "V", 124: "mV", 6: "kV", 27: "Hz", 4: "Ohm", 96: "[ppm]", 37: "lx",
         71: "h", 72: "min", 73: "s", 74: "m/s", 85: "m3/s", 135: "m3/h", 87: "L/s", 88: "L/min", 136: "L/h",
         84: "[cft_i]/min", 80: "m3", 82: "L", 39: "kg", 42: "kg/s", 104: "{rpm}", 90: "deg", 149: "kJ/kg",
-        185: "mg/m3", 219: "ug/m3",
+        218: "mg/m3", 219: "ug/m3",
     }
 )  # fmt: skip
 """Those of heating, ventilation and metering; others are left to whoever reads the file."""
