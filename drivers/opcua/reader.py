@@ -93,6 +93,7 @@ class Reader:
             if rows:
                 samples.status[rows] = status
         todo = list(self._shards)
+        answered, failure = False, None
         while todo:
             batch, todo = todo[:IN_FLIGHT], todo[IN_FLIGHT:]
             outcomes = await asyncio.gather(
@@ -100,12 +101,19 @@ class Reader:
             )
             for shard, outcome in zip(batch, outcomes, strict=True):
                 if outcome is None:
+                    answered = True
                     continue
                 if not _is_about_the_batch(outcome):
                     raise outcome
                 todo += self._narrow(connection, shard, samples, outcome)
                 if not connection.alive:
                     raise outcome
+                failure = outcome
+        if failure is not None and not answered and len(self.wanted) == len(self._names):
+            # Not one node was read, and none is subscribed: that is no matter of single nodes.
+            self.forget()
+            self.plan(connection)
+            raise failure
 
     async def _ask(self, connection: Connection, shard: Shard, samples: Samples) -> None:
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from asyncua.crypto.permission_rules import User, UserRole
 from opcua_certificates import Identity, identity
 from opcua_peers import settings_for
 
-from drivers.errors import AuthenticationError
+from drivers.errors import AuthenticationError, DriverError
 from drivers.interface import DeviceClock, DevicePoint, DeviceState
 from drivers.opcua import security
 from drivers.opcua.driver import OpcUaDriver
@@ -156,7 +156,7 @@ async def test_a_stolen_certificate_without_its_key_is_of_no_use(place: Place, c
     thief = Identity(place.server.certificate, identity(place.folder, "thief", 3).key, *[Path("/nonexistent")] * 2)
     async with serving(thief, [Types.Basic256Sha256_SignAndEncrypt]) as port:
         driver = driver_for(port, clock, place.settings(timeout=0.5))
-        with pytest.raises(Exception, match="127.0.0.1"):
+        with pytest.raises(DriverError, match=r"127\.0\.0\.1"):
             await driver.connect()
         assert not driver._connection.alive
         await driver.close()
