@@ -151,6 +151,15 @@ class EndpointSettings(Protocol):
 
 
 @runtime_checkable
+class LineSettings(Protocol):
+    """What a settings model may tell the configuration check of a connection that several devices share."""
+
+    @property
+    def line(self) -> tuple[str, str]:
+        """Names the connection, and how it is set. Two devices that name one connection must set it alike."""
+
+
+@runtime_checkable
 class PointAddress(Protocol):
     """What a driver's address model tells the configuration check. An address without these is never written: default deny."""
 
@@ -163,8 +172,11 @@ class PointAddress(Protocol):
         """Whether a write of None hands the point back to the equipment's own logic."""
 
     @property
-    def span(self) -> tuple[str, int, int]:
-        """What a write touches: an address space, the first cell, and one past the last. Two units may not write one cell."""
+    def span(self) -> tuple[str, float, float]:
+        """What a write touches: an address space, the first cell, and one past the last. Two units may not write one cell.
+
+        Parts of a cell that can be written apart from each other are fractions of it.
+        """
 
 
 @dataclass(frozen=True, slots=True)

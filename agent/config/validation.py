@@ -37,12 +37,16 @@ def validate(model: type[M], document: Any, place: Place) -> Validated[M]:
     """Validate as strict JSON. Parts with mistakes are reported and left out, so that the rest can be checked too."""
     problems: list[Problem] = []
     broken: set[KeyPath] = set()
+    misspelt_in: set[KeyPath] = set()
     for round_ in range(_ROUNDS):
         try:
             return Validated(model.model_validate_json(json.dumps(document), strict=True), problems, frozenset(broken))
         except ValidationError as error:
             details = error.errors(include_url=False)
-        problems += problems_of(model, details, place)
+        # "Give one of host and serial" says nothing new of a mapping whose key hots was reported and left out.
+        told = [d for d in details if d["type"] != "value_error" or keys_of(d["loc"]) not in misspelt_in]
+        problems += problems_of(model, told, place)
+        misspelt_in |= {keys_of(d["loc"])[:-1] for d in details if d["type"] == "extra_forbidden"}
         cuts = {_cut(document, keys_of(detail["loc"]), detail["type"]) for detail in details}
         if () in cuts:
             break

@@ -60,6 +60,8 @@ def site_endpoints(loaded: LoadedSite, plant: Plant) -> list[Endpoint]:
         address = point.address
         if name not in bound or not isinstance(settings, ModbusSettings) or not isinstance(address, ModbusAddress):
             continue
+        if settings.medium != "tcp":
+            continue
         served = Served(bound[name], address, point.unit)
         place = (settings.port, settings.unit_id, address.table, address.number)
         other, shared = owners.setdefault(place, (name, served))

@@ -119,6 +119,26 @@ def not_a_number(address: ModbusAddress) -> bytes | None:
     return bytes(big[place] for place in permutation(address.type, address.order))
 
 
+def bit_mask(address: ModbusAddress) -> int:
+    """The mask of the address's bit in its register as it stands on the wire."""
+    assert address.bit is not None
+    return 1 << (address.bit ^ 8 if address.order in ("DCBA", "BADC") else address.bit)
+
+
+def encode_bit(address: ModbusAddress, value: float, point: str) -> tuple[int, bool]:
+    """For one bit of a register: its mask in the register as it stands on the wire, and its level.
+
+    Raises:
+        EncodingError: the value is neither of the two.
+    """
+    if not math.isfinite(value):
+        raise EncodingError(f"{point}: {value} cannot be written: only finite numbers go to a device")
+    raw = (value - address.offset) / address.scale
+    if raw not in (0.0, 1.0):
+        raise EncodingError(f"{point}: {value:g} cannot be written to one bit: write 0 or 1")
+    return bit_mask(address), bool(raw)
+
+
 def decode(address: ModbusAddress, payload: bytes) -> float:
     """Turn one value's wire bytes into the point's unit: ``value = raw * scale + offset``. A device's NaN stays NaN.
 

@@ -1,4 +1,4 @@
-"""The Modbus TCP driver: one device (unit_id) behind one endpoint. Polls in blocks; writes and reads back by point."""
+"""The Modbus driver: one device (unit_id) behind one endpoint. Polls in blocks; writes and reads back by point."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pydantic import BaseModel
 from drivers.errors import AddressError, DriverError, NotConnectedError, NotWritableError, ProtocolError
 from drivers.interface import DeviceClock, DevicePoint, DeviceState, Driver, PollResult
 from drivers.modbus import codec, pdu
+from drivers.modbus.bits import BitWriter, read_of
 from drivers.modbus.endpoint import Endpoint, shared_endpoint
-from drivers.modbus.planner import Block, Layout, limits_of
+from drivers.modbus.planner import Block, Layout, limits_of, probe_of
 from drivers.modbus.refusals import ReadPlan
+from drivers.modbus.routes import route_to
 from drivers.modbus.settings import REGISTERS, ModbusAddress, ModbusSettings, Table
 from drivers.modbus.sweep import Sweep
-from drivers.modbus.transaction import Transaction
+from drivers.modbus.transaction import Probe, Transaction
 from safety.values import Command, Quality, Reason
 
 LATENCIES_KEPT: Final = 512
@@ -27,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class ModbusDriver(Driver):
-    """One Modbus TCP device."""
+    """One Modbus device."""
 
     def __init__(
         self, device: str, settings: ModbusSettings, points: Sequence[DevicePoint], clock: DeviceClock
@@ -37,7 +39,7 @@ class ModbusDriver(Driver):
         self._addresses = [_address_of(point, settings) for point in self.points]
         self._index = {point.name: index for index, point in enumerate(self.points)}
         limits = limits_of(settings.max_block, settings.max_gap)
-        self._layout = Layout(self._addresses, limits)
+        self._layout = Layout(self._addresses, limits, settings.forbidden)
         self._order = np.array(self._layout.order, np.intp)
         self._plan = ReadPlan(self._layout, limits)
         self._decoder = codec.ImageDecoder(self._addresses, self._layout.offsets)
@@ -47,6 +49,7 @@ class ModbusDriver(Driver):
         self._was_online = False
         self._next_latency = 0
         self._multiple_only: set[Table] = set()
+        self._bits = BitWriter(self._ask)
 
     @classmethod
     def build(cls, device: str, settings: BaseModel, points: Sequence[DevicePoint], clock: DeviceClock) -> Self:
@@ -62,8 +65,13 @@ class ModbusDriver(Driver):
         return cls(device, settings, points, clock)
 
     async def connect(self) -> None:
-        """Connect to the endpoint, shared with every device at the same host and port. Raises NotConnectedError."""
-        endpoint = self._endpoint or shared_endpoint(self.settings.host, self.settings.port)
+        """Connect to the endpoint, shared with every device at the same host and port or on the same serial line.
+
+        Raises:
+            NotConnectedError, AuthenticationError: no connection.
+            AddressError: another device gets there in another way (TLS, framing, baud).
+        """
+        endpoint = self._endpoint or shared_endpoint(route_to(self.settings))
         self._endpoint = endpoint
         if endpoint.connected and self.health.state in (DeviceState.ONLINE, DeviceState.DEGRADED):
             return
@@ -108,8 +116,8 @@ class ModbusDriver(Driver):
         return self._result(sweep, began)
 
     async def write(self, command: Command) -> None:
-        """Write one command with the function that fits (5 or 6 for one coil or register, 15 or 16 otherwise). See
-        the interface.
+        """Write one command with the function that fits (5 or 6 for one coil or register, 22 for a bit of a register,
+        15 or 16 otherwise). See the interface.
         """
         if type(command) is not Command:
             raise TypeError(
@@ -128,7 +136,8 @@ class ModbusDriver(Driver):
         address = self._address(point)
         count = REGISTERS[address.type]
         request = pdu.read_request(address.table, address.number, count)
-        reply = await self._ask(request, pdu.read_reply_length(address.table, count))
+        probe = probe_of(address.table, address.number, count, self.settings.forbidden)
+        reply = await self._ask(request, pdu.read_reply_length(address.table, count), probe)
         if reply[1] != len(reply) - 2:
             raise ProtocolError(f"{self.device}: {point}: answer says {reply[1]} bytes and brings {len(reply) - 2}")
         data = pdu.unpack_bits(reply[2:], count) if codec.is_bit_table(address) else reply[2:]
@@ -144,24 +153,28 @@ class ModbusDriver(Driver):
             raise NotWritableError(
                 f"{self.device}: {point} cannot be relinquished: Modbus has no such thing; give it a fail_safe value"
             )
+        if address.bit is not None:
+            await self._bits.write(address, value, point)
+            return
         data = codec.encode(address, value, point)
         table = address.table
         try:
-            await self._send(pdu.write_request(table, address.number, data, multiple=table in self._multiple_only))
+            await self._send(address, data, multiple=table in self._multiple_only)
         except pdu.ModbusExceptionError as error:
             single = len(data) == codec.byte_width(address) == (1 if table == "coil" else 2)
             if error.code != pdu.ExceptionCode.ILLEGAL_FUNCTION or not single or table in self._multiple_only:
                 raise
             # Some devices have only the multiple writes. Nothing was executed, so asking the other way is safe.
-            await self._send(pdu.write_request(table, address.number, data, multiple=True))
+            await self._send(address, data, multiple=True)
             self._multiple_only.add(table)
 
-    async def _send(self, request: bytes) -> None:
-        pdu.check_write_reply(request, await self._ask(request, pdu.WRITE_REPLY_LENGTH))
+    async def _send(self, address: ModbusAddress, data: bytes, *, multiple: bool) -> None:
+        request = pdu.write_request(address.table, address.number, data, multiple=multiple)
+        pdu.check_write_reply(request, await self._ask(request, pdu.WRITE_REPLY_LENGTH, read_of(address)))
 
-    async def _ask(self, request: bytes, reply_length: int) -> bytes:
+    async def _ask(self, request: bytes, reply_length: int, probe: Probe | None) -> bytes:
         """One transaction ahead of the queue."""
-        transaction = Transaction(self.settings.unit_id, request, reply_length)
+        transaction = Transaction(self.settings.unit_id, request, reply_length, probe)
         await self._connected().exchange([transaction], self.settings.timeout, urgent=True)
         self._record(transaction)
         if transaction.reply is None:
@@ -171,7 +184,7 @@ class ModbusDriver(Driver):
 
     async def _read(self, blocks: Sequence[Block]) -> Sequence[Transaction]:
         unit = self.settings.unit_id
-        transactions = [Transaction(unit, block.request, block.reply_length) for block in blocks]
+        transactions = [Transaction(unit, block.request, block.reply_length, block.probe) for block in blocks]
         await self._connected().exchange(transactions, self.settings.timeout)
         for transaction in transactions:
             self._record(transaction)
@@ -179,8 +192,7 @@ class ModbusDriver(Driver):
 
     def _connected(self) -> Endpoint:
         if self._endpoint is None:
-            where = f"{self.settings.host}:{self.settings.port}"
-            raise NotConnectedError(f"{self.device}: not connected to {where}; call connect first")
+            raise NotConnectedError(f"{self.device}: not connected to {self.settings.line[0]}; call connect first")
         return self._endpoint
 
     def _address(self, point: str) -> ModbusAddress:
@@ -259,5 +271,11 @@ def _address_of(point: DevicePoint, settings: ModbusSettings) -> ModbusAddress:
         raise AddressError(
             f"{point.name}: {address.type} takes {REGISTERS[address.type]} registers, more than "
             f"max_block: {settings.max_block}; a value is never split, because its halves could be of two moments"
+        )
+    end = address.number + REGISTERS[address.type]
+    if settings.forbidden.touches(address.table, address.number, end):
+        raise AddressError(
+            f"{point.name}: {address.table} {address.number} is forbidden on this device; "
+            "remove the point, or correct forbidden:"
         )
     return address

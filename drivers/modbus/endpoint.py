@@ -1,4 +1,4 @@
-"""One host and port, shared by every device (unit_id) behind it: a gateway with twenty units gets one socket."""
+"""One host and port, or one serial line, shared by every device (unit_id) behind it: twenty units get one socket."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import asyncio
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from drivers.errors import NotConnectedError
-from drivers.modbus.link import Link
+from drivers.errors import AddressError, NotConnectedError
+from drivers.modbus.routes import Connection, Route
+from drivers.modbus.slaves import Slaves
 from drivers.modbus.transaction import Batch, Transaction
 
 
 class Endpoint:
     """The connection to one address, opened by its first user and closed by its last. Belongs to one event loop."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._host = host
-        self._port = port
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.where = route.where
+        self._slaves = Slaves()
         self._windows: dict[object, int] = {}
-        self._link: Link | None = None
+        self._link: Connection | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -37,6 +38,7 @@ class Endpoint:
 
         Raises:
             NotConnectedError: refused, unreachable, unknown name, or no connection within ``timeout_s``.
+            AuthenticationError: TLS failed.
         """
         self._windows[user] = window
         async with self._opening:
@@ -47,11 +49,10 @@ class Endpoint:
             self._share()
             return fresh
 
-    async def _connect(self, timeout_s: float) -> Link:
-        loop = asyncio.get_running_loop()
+    async def _connect(self, timeout_s: float) -> Connection:
         try:
             async with asyncio.timeout(timeout_s):
-                _transport, link = await loop.create_connection(lambda: Link(self.where, loop), self._host, self._port)
+                return await self.route.connect(self._slaves)
         except TimeoutError as error:
             raise NotConnectedError(
                 f"{self.where}: no connection within {timeout_s:g} s; check the address, the network, "
@@ -62,7 +63,6 @@ class Endpoint:
                 f"{self.where}: cannot connect ({error.strerror or error}); check host and port, "
                 "that the device is on, and that its connection slots are not all taken"
             ) from error
-        return link
 
     async def leave(self, user: object) -> None:
         """One user less; the last one out closes the connection. Never raises."""
@@ -100,15 +100,21 @@ class Endpoint:
             raise
 
 
-_ENDPOINTS: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[tuple[str, int], Endpoint]] = (
-    WeakKeyDictionary()
-)
+_ENDPOINTS: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Endpoint]] = WeakKeyDictionary()
 
 
-def shared_endpoint(host: str, port: int) -> Endpoint:
-    """The running loop's endpoint for this address: the same object for everybody who holds one."""
+def shared_endpoint(route: Route) -> Endpoint:
+    """The running loop's endpoint for this place: the same object for everybody who holds one.
+
+    Raises:
+        AddressError: somebody holds one that gets there in another way.
+    """
     endpoints = _ENDPOINTS.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-    endpoint = endpoints.get((host, port))
+    endpoint = endpoints.get(route.where)
     if endpoint is None:
-        endpoint = endpoints[host, port] = Endpoint(host, port)
+        endpoint = endpoints[route.where] = Endpoint(route)
+    if endpoint.route != route:
+        raise AddressError(
+            f"{route.where} is used in two ways: {endpoint.route} and {route}; give all devices there the same settings"
+        )
     return endpoint

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections import deque
 from typing import Final
 
-from drivers.errors import DriverError, NotConnectedError, ProtocolError
+from drivers.errors import AuthenticationError, DriverError, NotConnectedError, ProtocolError
 from drivers.modbus.mbap import MbapProtocol, frame
 from drivers.modbus.pdu import ERROR_FLAG, ModbusExceptionError
 from drivers.modbus.transaction import Batch, Transaction
@@ -95,6 +96,11 @@ class Link(MbapProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
+        if isinstance(exc, ssl.SSLError):
+            # In TLS 1.3 the device judges our certificate only after we count as connected.
+            self.drop(
+                AuthenticationError(f"{self.where}: the device ended TLS ({exc}); check that it trusts our certificate")
+            )
         reason = str(exc) if exc is not None else "closed by the device"
         self.drop(
             NotConnectedError(f"{self.where}: connection lost ({reason}); check the device and its connection limit")

@@ -1,6 +1,6 @@
-"""The protocol data units of the eight functions that poetd uses: requests, replies, exceptions. Pure functions.
+"""The protocol data units of the nine functions that poetd uses: requests, replies, exceptions. Pure functions.
 
-Source: MODBUS Application Protocol Specification V1.1b3 (Modbus Organization), sections 6.1-6.6, 6.11, 6.12 and 7.
+Source: MODBUS Application Protocol Specification V1.1b3 (Modbus Organization), sections 6.1-6.6, 6.11, 6.12, 6.16 and 7.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ WRITE_COIL: Final = 5
 WRITE_REGISTER: Final = 6
 WRITE_COILS: Final = 15
 WRITE_REGISTERS: Final = 16
+MASK_WRITE: Final = 22
 READ: Final[dict[Table, int]] = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 COIL_ON: Final = 0xFF00
 COIL_OFF: Final = 0x0000
 
 THREE: Final = struct.Struct(">BHH")
 FOUR: Final = struct.Struct(">BHHB")
+MASK: Final = struct.Struct(">BHHH")
 
 
 class ExceptionCode(IntEnum):
@@ -96,18 +98,30 @@ def write_request(table: Table, start: int, data: bytes, *, multiple: bool) -> b
     return FOUR.pack(WRITE_REGISTERS, start, len(data) // 2, len(data)) + data
 
 
+def mask_request(start: int, mask: int, level: bool) -> bytes:
+    """Set (``level``) or clear the bits of ``mask`` in one holding register and leave the others alone (function 22).
+
+    The device computes ``(register & and_mask) | (or_mask & ~and_mask)`` by itself, so that nobody's bit is lost.
+    """
+    return MASK.pack(MASK_WRITE, start, 0xFFFF ^ mask, mask if level else 0)
+
+
 WRITE_REPLY_LENGTH: Final = 5
 
 
-def check_write_reply(request: bytes, reply: bytes) -> None:
-    """Raise ProtocolError unless the device echoed what the specification says it must: the request's first five bytes.
+def write_echo(request: bytes) -> bytes:
+    """What the answer to a write must be, byte for byte: the whole request for a mask, else its first five bytes.
 
-    The single writes echo address and value, the multiple ones address and count: five bytes in all cases.
+    The single writes echo address and value, the multiple ones address and count.
     """
-    if reply != request[:WRITE_REPLY_LENGTH]:
-        raise ProtocolError(
-            f"the device acknowledged something else: sent {request[:5].hex(' ')}, echoed {reply.hex(' ')}"
-        )
+    return request if request[0] == MASK_WRITE else request[:WRITE_REPLY_LENGTH]
+
+
+def check_write_reply(request: bytes, reply: bytes) -> None:
+    """Raise ProtocolError unless the device echoed what the specification says it must (:func:`write_echo`)."""
+    echo = write_echo(request)
+    if reply != echo:
+        raise ProtocolError(f"the device acknowledged something else: sent {echo.hex(' ')}, echoed {reply.hex(' ')}")
 
 
 def pack_bits(data: bytes) -> bytes:

@@ -13,17 +13,21 @@ from typing import Final
 
 from drivers.modbus.codec import byte_width
 from drivers.modbus.pdu import read_reply_length, read_request
-from drivers.modbus.settings import REGISTERS, ModbusAddress, Table
+from drivers.modbus.settings import REGISTERS, Forbidden, ModbusAddress, Table
+from drivers.modbus.transaction import Probe
 
 BITS_PER_REGISTER: Final = 16
 _TABLES: Final[tuple[Table, ...]] = ("coil", "discrete", "holding", "input")
+
+
+NOTHING_FORBIDDEN: Final = Forbidden()
 
 
 @dataclass(slots=True)
 class Block:
     """One read: ``count`` registers or bits from ``start``, for the sorted points ``first`` to ``last - 1``.
 
-    ``strikes`` counts polls in a row in which only this block had no usable answer.
+    ``probe`` is for lines without transaction ids. ``strikes`` counts polls in a row in which only this block had no usable answer.
     """
 
     table: Table
@@ -34,6 +38,7 @@ class Block:
     image_offset: int
     request: bytes
     reply_length: int
+    probe: Probe | None
     strikes: int = 0
 
 
@@ -62,20 +67,40 @@ def limits_of(max_block: int, max_gap: int) -> dict[bool, Limits]:
     }
 
 
+def probe_of(table: Table, start: int, count: int, forbidden: Forbidden) -> Probe | None:
+    """A read whose answer has another length than that of ``count`` from ``start``: fewer of the same, or, of one
+    register (eight bits), one more. None where that one is forbidden.
+    """
+    step = 8 if is_bits(table) else 1
+    other = count - step if count > step else count + step
+    if other > count and (start + other > 65536 or forbidden.touches(table, start, start + other)):
+        return None
+    return Probe(read_request(table, start, other), read_reply_length(table, other))
+
+
 class Layout:
     """The fixed part: the points in address order, and where their bytes lie in the image.
 
     ``order[k]`` is the point at sorted position k; ``offsets[i]`` the image offset of point i.
     """
 
-    def __init__(self, addresses: Sequence[ModbusAddress], limits: Mapping[bool, Limits]) -> None:
-        """``limits`` are the widest that will ever be asked for: later ones may only be narrower."""
+    def __init__(
+        self,
+        addresses: Sequence[ModbusAddress],
+        limits: Mapping[bool, Limits],
+        forbidden: Forbidden = NOTHING_FORBIDDEN,
+    ) -> None:
+        """``limits`` are the widest that will ever be asked for: later ones may only be narrower. No block reaches over
+        an address that is ``forbidden``; no point may have one.
+        """
         self.addresses = tuple(addresses)
+        self.forbidden = forbidden
         keys = [(_TABLES.index(a.table), a.number, REGISTERS[a.type]) for a in addresses]
         self.order = sorted(range(len(keys)), key=keys.__getitem__)
         self.tables: list[Table] = [_TABLES[keys[i][0]] for i in self.order]
         self.starts = [keys[i][1] for i in self.order]
         self.ends = [keys[i][1] + keys[i][2] for i in self.order]
+        self._barred = self._bars()
         self._image_offsets: list[int] = []
         self.image_size = self._place(limits)
         self.offsets = [0] * len(keys)
@@ -95,13 +120,25 @@ class Layout:
             size = base + (high - low) * width
         return size
 
+    def _bars(self) -> list[bool]:
+        """For each sorted position, whether a forbidden address lies between it and the points before it."""
+        barred: list[bool] = []
+        table: Table | None = None
+        high = 0
+        for position, (start, end) in enumerate(zip(self.starts, self.ends, strict=True)):
+            if self.tables[position] != table:
+                table, high = self.tables[position], start
+            barred.append(start > high and self.forbidden.touches(table, high, start))
+            high = max(high, end)
+        return barred
+
     def block(self, first: int, last: int, strikes: int = 0) -> Block:
         """The read that covers the sorted points ``first`` to ``last - 1``."""
         table, start = self.tables[first], self.starts[first]
         count = max(self.ends[first:last]) - start
         return Block(
             table, start, count, first, last, self._image_offsets[first], read_request(table, start, count),
-            read_reply_length(table, count), strikes,
+            read_reply_length(table, count), probe_of(table, start, count, self.forbidden), strikes,
         )  # fmt: skip
 
     def plan(self, limits: Mapping[bool, Limits], without: Collection[int]) -> list[Block]:
@@ -116,6 +153,7 @@ class Layout:
             if first is not None and (
                 position in without
                 or table != self.tables[first]
+                or self._barred[position]
                 or start - high > limit.gap
                 or max(high, end) - self.starts[first] > limit.count
             ):

@@ -63,6 +63,8 @@ class RegisterMap:
                 return self._write_one(request)
             if function in (pdu.WRITE_COILS, pdu.WRITE_REGISTERS):
                 return self._write_many(request)
+            if function == pdu.MASK_WRITE:
+                return self._mask_write(request)
             raise _RefusedError(ExceptionCode.ILLEGAL_FUNCTION)
         except _RefusedError as refused:
             return bytes((function & 0x7F | pdu.ERROR_FLAG, refused.code))
@@ -121,6 +123,24 @@ class RegisterMap:
         self._store("coil" if bits else "holding", start, pdu.unpack_bits(data, count) if bits else data)
         return request[: pdu.WRITE_REPLY_LENGTH]
 
+    def _mask_write(self, request: bytes) -> bytes:
+        """Function 22: every bit that the masks change must be a value of its own that can be written."""
+        if len(request) != pdu.MASK.size:
+            raise _RefusedError(ExceptionCode.ILLEGAL_DATA_VALUE)
+        _function, number, and_mask, or_mask = pdu.MASK.unpack(request)
+        changed = 0xFFFF ^ and_mask
+        writes: list[tuple[Callable[[float], None], float]] = []
+        for register, _word in self._cells.get(("holding", number), []):
+            address = register.address
+            mask = codec.bit_mask(address) if address.bit is not None else 0
+            if changed & mask and register.write is not None:
+                changed ^= mask
+                writes.append((register.write, float(bool(or_mask & mask)) * address.scale + address.offset))
+        if changed:
+            raise _RefusedError(ExceptionCode.ILLEGAL_DATA_ADDRESS)
+        _do(writes)
+        return request
+
     def _store(self, table: Table, start: int, data: bytes) -> None:
         """Check everything, then write everything: a request that touches half a value changes nothing."""
         width = 1 if table == "coil" else 2
@@ -136,11 +156,15 @@ class RegisterMap:
                 raise _RefusedError(ExceptionCode.ILLEGAL_DATA_ADDRESS)
             writes.append((register.write, codec.decode(register.address, data[place:end])))
             number, place = number + REGISTERS[register.address.type], end
-        for write, value in writes:
-            try:
-                write(value)
-            except ValueError as error:
-                raise _RefusedError(ExceptionCode.ILLEGAL_DATA_VALUE) from error
+        _do(writes)
+
+
+def _do(writes: Sequence[tuple[Callable[[float], None], float]]) -> None:
+    for write, value in writes:
+        try:
+            write(value)
+        except ValueError as error:
+            raise _RefusedError(ExceptionCode.ILLEGAL_DATA_VALUE) from error
 
 
 def _encoded(register: Register) -> bytes:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, model_validator
+
+from drivers.modbus.serial_setup import Baud, Parity, SerialSetup, StopBits
 
 Table = Literal["coil", "discrete", "input", "holding"]
 DataType = Literal["bit", "i16", "u16", "i32", "u32", "i64", "u64", "f32", "f64"]
@@ -45,13 +48,74 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class ModbusSettings(_Strict):
-    """How to reach a Modbus TCP device."""
+Addresses = Annotated[int, Field(ge=0, le=65535)]
+Ranges = tuple[tuple[Addresses, Addresses], ...]
+Medium = Literal["tcp", "tls", "rtu", "serial"]
+"""How the frames travel: Modbus TCP, the same inside TLS, RTU frames over TCP, RTU frames on a serial line."""
 
-    host: str = Field(max_length=255, description="the device's name or address")
-    port: int = Field(default=502, ge=1, le=65535, description="TCP port")
-    unit_id: int = Field(default=1, ge=0, le=255, description="Modbus unit identifier behind the address")
-    timeout: Seconds = Field(default=1.0, description="deadline of one whole transaction")
+TCP_PORT: Final = 502
+TLS_PORT: Final = 802
+_SERIAL_KEYS: Final = ("baud", "parity", "stop_bits")
+
+
+class ModbusTls(_Strict):
+    """Modbus/TCP Security: TLS with a certificate on both sides. There is no mode that does not verify the device."""
+
+    ca_file: Path = Field(description="certificates that the device's must be signed by")
+    certificate_file: Path = Field(description="our certificate, which the device checks")
+    key_file: Path = Field(description="its key; readable by the daemon's user only")
+    server_name: str | None = Field(
+        default=None, min_length=1, max_length=255, description="name in the device's certificate; default: host"
+    )
+
+
+class Forbidden(_Strict):
+    """Addresses that are never read, not even along the way, because reading them has an effect."""
+
+    coil: Ranges = Field(default=(), description="first and last coil of each range")
+    discrete: Ranges = Field(default=(), description="first and last discrete input of each range")
+    input: Ranges = Field(default=(), description="first and last input register of each range")
+    holding: Ranges = Field(default=(), description="first and last holding register of each range")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for table in ("coil", "discrete", "input", "holding"):
+            for first, last in self.of(table):
+                if last < first:
+                    raise ValueError(f"{table}: [{first}, {last}] ends before it begins: write [first, last]")
+        return self
+
+    def of(self, table: Table) -> Ranges:
+        """The ranges of one table, first and last address included."""
+        ranges: Ranges = getattr(self, table)
+        return ranges
+
+    def touches(self, table: Table, first: int, end: int) -> bool:
+        """Whether a forbidden address lies in ``first`` to ``end - 1``."""
+        return any(low < end and first <= high for low, high in self.of(table))
+
+
+class ModbusSettings(_Strict):
+    """How to reach a Modbus device: ``host`` (Modbus TCP; with ``tls`` secured; with ``rtu`` as RTU frames) or
+    ``serial``.
+    """
+
+    host: str | None = Field(default=None, min_length=1, max_length=255, description="the device's name or address")
+    port: int = Field(default=TCP_PORT, ge=1, le=65535, description="TCP port; 802 where tls is given")
+    rtu: bool = Field(default=False, description="RTU frames over TCP, for a transparent serial server at host")
+    tls: ModbusTls | None = Field(default=None, description="Modbus/TCP Security")
+    serial: str | None = Field(
+        default=None, pattern=r"^/", max_length=255, description="serial port, such as /dev/serial/by-id/usb-..."
+    )
+    baud: Baud | None = Field(default=None, description="bits per second of the serial line; default: 19200")
+    parity: Parity | None = Field(default=None, description="N none, E even, O odd; default: E")
+    stop_bits: StopBits | None = Field(default=None, description="default: 1")
+    unit_id: int = Field(
+        default=1, ge=0, le=255, description="Modbus unit identifier behind the address; on a serial line 1 to 247"
+    )
+    timeout: Seconds = Field(
+        default=1.0, description="deadline of one whole transaction; on a serial line the bytes' own time comes on top"
+    )
     connect_timeout: Seconds = Field(default=3.0, description="deadline of connecting")
     window: int = Field(
         default=1, ge=1, le=16, description="requests in flight at once; more than 1 only if the device allows it"
@@ -60,11 +124,65 @@ class ModbusSettings(_Strict):
     max_gap: int = Field(
         default=8, ge=0, le=124, description="unused registers read along to save a request; 0 for strict devices"
     )
+    forbidden: Forbidden = Field(
+        default=Forbidden(), description="per table, [first, last] addresses that are never read, not even in a gap"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port_of_tls(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("tls") is not None and "port" not in data:
+            return {**data, "port": TLS_PORT}
+        return data
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.host is None) == (self.serial is None):
+            found = "none" if self.host is None else "both"
+            raise ValueError(f"give exactly one of host (TCP) and serial (a port of this machine); found {found}")
+        if self.serial is None:
+            misplaced = [name for name in _SERIAL_KEYS if getattr(self, name) is not None]
+            if misplaced:
+                raise ValueError(f"{', '.join(misplaced)}: only with serial; a serial server is set up on its own page")
+        elif self.rtu or self.tls is not None or self.port != TCP_PORT:
+            raise ValueError("rtu, tls and port go with host: a serial line always carries RTU frames")
+        if self.rtu and self.tls is not None:
+            raise ValueError("tls secures Modbus TCP, not RTU frames: give rtu or tls")
+        if self.medium in ("rtu", "serial"):
+            if self.window != 1:
+                raise ValueError("window must be 1: a serial line carries one request at a time")
+            if not 1 <= self.unit_id <= 247:
+                raise ValueError(f"unit_id {self.unit_id} is no slave of a serial line: 1 to 247")
+        return self
+
+    @property
+    def medium(self) -> Medium:
+        """How the frames travel."""
+        if self.serial is not None:
+            return "serial"
+        if self.rtu:
+            return "rtu"
+        return "tcp" if self.tls is None else "tls"
+
+    @property
+    def serial_setup(self) -> SerialSetup:
+        """How the serial line is set, with the standard's defaults (19200 baud, even parity, 1 stop bit)."""
+        return SerialSetup(self.baud or 19200, self.parity or "E", self.stop_bits or 1)
 
     @property
     def endpoint(self) -> str:
         """The one device that these settings reach."""
-        return f"{self.host}:{self.port} unit_id {self.unit_id}"
+        return f"{self.line[0]} unit_id {self.unit_id}"
+
+    @property
+    def line(self) -> tuple[str, str]:
+        """The connection that every device with the same first part shares, and how it is set: equal for all of
+        them.
+        """
+        if self.serial is not None:
+            return self.serial, str(self.serial_setup)
+        words = {"tcp": "Modbus TCP", "tls": "Modbus TCP with tls", "rtu": "rtu: true"}
+        return f"{self.host}:{self.port}", words[self.medium]
 
 
 class ModbusAddress(_Strict):
@@ -84,8 +202,11 @@ class ModbusAddress(_Strict):
     order: ByteOrder = Field(default="ABCD", description="order of the bytes; ABCD is the standard's, high word first")
     scale: float = Field(default=1.0, description="value = raw * scale + offset; not 0")
     offset: float = Field(default=0.0, description="value = raw * scale + offset")
-    bit: int | None = Field(
-        default=None, ge=0, le=15, description="one bit of the register (0 = least significant); read only"
+    bit: int | None = Field(default=None, ge=0, le=15, description="one bit of the register (0 = least significant)")
+    read_modify_write: bool = Field(
+        default=False,
+        description="write the bit by reading its register and writing it whole, where the device has no function 22; "
+        "only if nobody else changes the other bits",
     )
 
     @model_validator(mode="before")
@@ -106,6 +227,8 @@ class ModbusAddress(_Strict):
             raise ValueError(f"type: bit in {given[0]} registers needs bit: 0-15")
         if self.bit is not None and self.type not in ("bit", "u16"):
             raise ValueError("bit: selects one bit of a u16 register: leave type out")
+        if self.read_modify_write and (self.bit is None or given[0] != "holding"):
+            raise ValueError("read_modify_write: only for one bit of a holding register (bit:)")
         if self.scale == 0.0:
             raise ValueError("scale must not be 0: every value would read as the offset")
         if self.number + REGISTERS[self.type] > 65536:
@@ -130,10 +253,8 @@ class ModbusAddress(_Strict):
 
     @property
     def writable(self) -> bool:
-        """Coils and holding registers can be written; a single bit of a register cannot (it would need
-        read-modify-write).
-        """
-        return self.table in ("coil", "holding") and self.bit is None
+        """Coils and holding registers can be written, and single bits of holding registers."""
+        return self.table in ("coil", "holding")
 
     @property
     def can_relinquish(self) -> bool:
@@ -141,11 +262,15 @@ class ModbusAddress(_Strict):
         return False
 
     @property
-    def span(self) -> tuple[str, int, int]:
-        """What a write touches: the table, the first address, and one past the last."""
+    def span(self) -> tuple[str, float, float]:
+        """What a write touches: the table, the first address, and one past the last. A bit is a sixteenth of its
+        register.
+        """
+        if self.bit is not None:
+            return self.table, self.number + self.bit / 16, self.number + (self.bit + 1) / 16
         return self.table, self.number, self.number + REGISTERS[self.type]
 
     @property
     def resolution(self) -> float:
         """The smallest step the point can hold, in its unit: the scale of an integer, 0 for a float or a bit."""
-        return 0.0 if self.type in ("f32", "f64", "bit") else abs(self.scale)
+        return 0.0 if self.type in ("f32", "f64", "bit") or self.bit is not None else abs(self.scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from drivers.errors import DeadlineError, DriverError
@@ -15,15 +16,26 @@ one per block.
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A harmless question whose answer cannot be taken for the transaction's own. Only lines without transaction ids
+    ask it, to find out that a late answer cannot come any more.
+    """
+
+    pdu: bytes
+    reply_length: int
+
+
 class Transaction:
     """A request on its way. Ends with exactly one of ``reply`` (the PDU, of ``reply_length`` bytes) and ``error``."""
 
-    __slots__ = ("batch", "deadline", "error", "latency_s", "pdu", "reply", "reply_length", "sent", "unit")
+    __slots__ = ("batch", "deadline", "error", "latency_s", "pdu", "probe", "reply", "reply_length", "sent", "unit")
 
-    def __init__(self, unit: int, pdu: bytes, reply_length: int) -> None:
+    def __init__(self, unit: int, pdu: bytes, reply_length: int, probe: Probe | None = None) -> None:
         self.unit = unit
         self.pdu = pdu
         self.reply_length = reply_length
+        self.probe = probe
         self.reply: bytes | None = None
         self.error: DriverError | None = None
         self.sent: float | None = None

@@ -19,6 +19,7 @@ from drivers.interface import DeviceState, PollResult
 from drivers.modbus.endpoint import Endpoint, shared_endpoint
 from drivers.modbus.link import ABANDONED_KEPT
 from drivers.modbus.pdu import read_reply_length, read_request
+from drivers.modbus.routes import TcpRoute
 from drivers.modbus.transaction import GIVE_UP_AFTER, Transaction
 from safety.values import Quality, Reason
 
@@ -171,7 +172,7 @@ async def test_a_late_reply_is_recognised_by_its_transaction_id() -> None:
             request.answer()
 
     async with ScriptedServer(first_late) as server:
-        endpoint = shared_endpoint("127.0.0.1", server.port)
+        endpoint = shared_endpoint(TcpRoute("127.0.0.1", server.port))
         await endpoint.open(server, 1, 1.0)
         first = await ask(endpoint, 100, timeout_s=0.02)
         assert isinstance(first.error, DeadlineError)
@@ -322,7 +323,7 @@ async def test_a_port_that_accepts_and_hangs_up(clock: ManualClock) -> None:
 async def test_a_host_that_swallows_the_handshake_is_given_up() -> None:
     """A listener whose queue is full drops the handshake: only the deadline of connecting ends it."""
     listener = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
-    endpoint = Endpoint("127.0.0.1", listener.sockets[0].getsockname()[1])
+    endpoint = Endpoint(TcpRoute("127.0.0.1", listener.sockets[0].getsockname()[1]))
 
     async def never(*_args: object, **_kwargs: object) -> None:
         await asyncio.Event().wait()
@@ -353,7 +354,7 @@ async def test_a_cancelled_request_leaves_nothing_behind() -> None:
         held.append(request)
 
     async with ScriptedServer(hold) as server:
-        endpoint = shared_endpoint("127.0.0.1", server.port)
+        endpoint = shared_endpoint(TcpRoute("127.0.0.1", server.port))
         await endpoint.open(server, 1, 1.0)
         task = asyncio.create_task(ask(endpoint, 5, timeout_s=5.0))
         while not held:
@@ -378,7 +379,7 @@ async def test_forgotten_ids_stay_bounded_and_an_ancient_answer_is_not_believed(
             held.append(request)
 
     async with ScriptedServer(odd_ones) as server:
-        endpoint = shared_endpoint("127.0.0.1", server.port)
+        endpoint = shared_endpoint(TcpRoute("127.0.0.1", server.port))
         await endpoint.open(server, 1, 1.0)
         for k in range(ABANDONED_KEPT + 1):
             assert isinstance((await ask(endpoint, k, timeout_s=0.002)).error, DeadlineError)
@@ -400,7 +401,7 @@ async def test_the_shorter_deadline_of_a_second_device_is_kept(clock: ManualCloc
         held.append(request)
 
     async with ScriptedServer(hold) as server:
-        endpoint = shared_endpoint("127.0.0.1", server.port)
+        endpoint = shared_endpoint(TcpRoute("127.0.0.1", server.port))
         await endpoint.open(server, 2, 1.0)
         patient = asyncio.create_task(ask(endpoint, 1, timeout_s=60.0))
         while not held:
@@ -479,7 +480,7 @@ async def test_noise_ends_in_an_error_and_never_in_a_value(clock: ManualClock, s
 
 async def test_a_request_on_a_closed_link_ends_at_once() -> None:
     async with ScriptedServer() as server:
-        endpoint = shared_endpoint("127.0.0.1", server.port)
+        endpoint = shared_endpoint(TcpRoute("127.0.0.1", server.port))
         with pytest.raises(NotConnectedError, match="connect first"):
             await ask(endpoint, 1)
         await endpoint.open(server, 1, 1.0)

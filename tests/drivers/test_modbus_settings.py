@@ -109,7 +109,8 @@ def test_what_the_configuration_check_asks() -> None:
         (ModbusAddress(holding=1), True),
         (ModbusAddress(discrete=1), False),
         (ModbusAddress(input=1), False),
-        (ModbusAddress(holding=1, bit=3), False),
+        (ModbusAddress(holding=1, bit=3), True),
+        (ModbusAddress(input=1, bit=3), False),
     ],
 )
 def test_what_can_be_written(address: ModbusAddress, writable: bool) -> None:

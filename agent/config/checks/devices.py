@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from agent.config.errors import Problem
 from agent.config.scope import Scope
 from agent.config.suggest import suggestion
-from drivers.interface import EndpointSettings
+from drivers.interface import EndpointSettings, LineSettings
 
 
 def check_devices(scope: Scope) -> Iterator[Problem]:
@@ -26,7 +26,25 @@ def check_devices(scope: Scope) -> Iterator[Problem]:
                 f"let the points name {first}, and remove {name}",
                 key=True,
             )
+    yield from _lines(scope)
     yield from _plant_points(scope)
+
+
+def _lines(scope: Scope) -> Iterator[Problem]:
+    """Devices of one line share its wire: one of them with another speed or framing would disturb all."""
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for name, device in scope.site.devices.items():
+        settings = device.settings
+        if not isinstance(settings, LineSettings):
+            continue
+        line, setup = settings.line
+        first, wanted = seen.setdefault((device.protocol, line), (name, setup))
+        if setup != wanted:
+            yield scope.place.problem(
+                ("devices", name, device.protocol),
+                f"{name} and {first} share {line}, but not how it is set: {setup}; {first}: {wanted}",
+                f"set both alike, as the line is; or name another line for {name}",
+            )
 
 
 def _plant_points(scope: Scope) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from agent.config.scope import LoadedUnit, Scope, address_of
 
 def check_writers(scope: Scope) -> Iterator[Problem]:
     """Sort the spans of each device and address space; neighbours that overlap have two masters."""
-    spans: defaultdict[tuple[str, str], list[tuple[int, int, str, LoadedUnit]]] = defaultdict(list)
+    spans: defaultdict[tuple[str, str], list[tuple[float, float, str, LoadedUnit]]] = defaultdict(list)
     for unit in scope.units:
         for name in unit.config.outputs:
             point = unit.config.points.get(name)
@@ -21,7 +21,7 @@ def check_writers(scope: Scope) -> Iterator[Problem]:
                 spans[point.device, space].append((first, end, name, unit))
     for (device, space), written in spans.items():
         written.sort(key=lambda span: span[:2])
-        reach, holder = -1, written[0]
+        reach, holder = -1.0, written[0]
         for span in written:
             first, end, name, unit = span
             if first < reach:
@@ -29,7 +29,7 @@ def check_writers(scope: Scope) -> Iterator[Problem]:
                 protocol = unit.config.points[name].protocol
                 yield unit.place.problem(
                     ("points", name, protocol),
-                    f"{unit.config.name}/{name} writes {space} {first} of {device}, which {other} writes too",
+                    f"{unit.config.name}/{name} writes {space} {first:.10g} of {device}, which {other} writes too",
                     "let one unit write it; others read it as UNIT/POINT",
                 )
             if end > reach:
