@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to connect: growing, jittered, at most a minute, for ever."""
+"""How long to wait before the next attempt to connect: growing, jittered, bounded, for ever."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Final
 
 FIRST_S: Final = 1.0
 FACTOR: Final = 1.8
-"""As aioesphomeapi: 1, 1.8, 3.2, 5.8 … reaches the minute after seven attempts."""
-LONGEST_S: Final = 60.0
+"""As aioesphomeapi: 1, 1.8, 3.2, 5.8 …"""
+LONGEST_S: Final = 20.0
+"""A broker that is back should have its telemetry soon; one attempt in ten seconds or more is no burden to anybody."""
+SLOWEST_S: Final = 60.0
+"""Where the broker refuses us."""
 JITTER: Final = 0.5
 """A delay is between this share of its nominal value and all of it, so that a hundred gateways do not return
 together."""
@@ -24,13 +27,13 @@ class Backoff:
     def next(self) -> float:
         """Seconds until the next attempt; longer each time."""
         nominal = self._nominal
-        self._nominal = min(nominal * FACTOR, LONGEST_S)
+        self._nominal = max(nominal, min(nominal * FACTOR, LONGEST_S))
         return nominal * self._rng.uniform(JITTER, 1.0)
 
     def slowest(self) -> float:
         """Seconds until the next attempt where trying soon cannot help: retries lock accounts."""
-        self._nominal = LONGEST_S
-        return LONGEST_S * self._rng.uniform(JITTER, 1.0)
+        self._nominal = SLOWEST_S
+        return SLOWEST_S * self._rng.uniform(JITTER, 1.0)
 
     def reset(self) -> None:
         """The connection has proven itself: begin again with short delays."""
