@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from bacnet_peers import DEVICE, HOST, Cell, Device, driver_for
+from bacnet_peers import HOST, Cell, Device, driver_for
 from driver_suite import DriverSuite, Rig
 
 from drivers.bacnet.settings import BacnetAddress
