@@ -166,6 +166,18 @@ def test_run_takes_the_folders_of_systemd(site: Path, tmp_path: Path) -> None:
     assert (tmp_path / "r").is_dir()
 
 
+def test_run_of_a_function_that_does_not_fit_its_unit_ends_with_78_and_not_in_a_restart_loop(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("s")
+    (folder / "own.py").write_text("def control(temp, humidity):\n    return temp\n")
+    text = SITE.replace("zone: hall\n", "zone: hall\n    function: own:control\n") + "kernels: python\n"
+    (folder / "site.yaml").write_text(text)
+    done = poetd("run", str(folder / "site.yaml"))
+    assert done.returncode == 78, done.stderr
+    assert "zone hall: parameter 'humidity' of own:control has no point, constant or default" in done.stderr
+
+
 # --- read, release, doctor, simulate --------------------------------------------------------------------------------------
 
 
