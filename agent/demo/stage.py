@@ -26,6 +26,7 @@ from agent.runtime.errors import ControlSocketError
 from agent.runtime.release import JOURNAL_FILE
 from agent.telemetry.broker import EmbeddedBroker
 from agent.telemetry.errors import EmbeddedBrokerError
+from safety.errors import StoreError
 from safety.journal import Journal
 
 SITE = Path(agent.__file__).resolve().parent.parent / "configs" / "demo"
@@ -153,8 +154,14 @@ class Stage:
             child.kill()
             child.wait()
             raise DemoError(f"the agent did not stop within {STOP_PATIENCE_S:g} s") from error
-        with contextlib.closing(Journal(self.state_dir / JOURNAL_FILE)) as journal:
-            self.given_back = not journal.holding()
+        if not (self.state_dir / JOURNAL_FILE).exists():
+            self.given_back = True
+            return
+        try:
+            with Journal(self.state_dir / JOURNAL_FILE) as journal:
+                self.given_back = not journal.holding()
+        except StoreError as error:
+            raise DemoError(str(error)) from error
 
     def last_log_lines(self, count: int = 5) -> str:
         """The end of the children's log, for an error message."""
