@@ -29,6 +29,11 @@ class Endpoint:
         return self._link is not None and self._link.alive
 
     @property
+    def in_use(self) -> bool:
+        """Whether somebody has opened it and not left."""
+        return bool(self._windows)
+
+    @property
     def late_replies(self) -> int:
         """Answers on the present connection that came after their deadline and were thrown away."""
         return 0 if self._link is None else self._link.late_replies
@@ -111,7 +116,7 @@ def shared_endpoint(route: Route) -> Endpoint:
     """
     endpoints = _ENDPOINTS.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
     endpoint = endpoints.get(route.where)
-    if endpoint is None:
+    if endpoint is None or (endpoint.route != route and not endpoint.in_use):
         endpoint = endpoints[route.where] = Endpoint(route)
     if endpoint.route != route:
         raise AddressError(

@@ -31,9 +31,11 @@ _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 class Link(MbapProtocol):
     """The client's end of one connection. Lives in one event loop; once ``alive`` is False it stays so."""
 
-    def __init__(self, where: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, where: str, loop: asyncio.AbstractEventLoop, *, secure: bool = False) -> None:
+        """``secure``: inside TLS."""
         super().__init__()
         self.where = where
+        self.secure = secure
         self.window = 1
         self.shared = False
         """Whether more than one device uses the connection."""
@@ -96,15 +98,18 @@ class Link(MbapProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
-        if isinstance(exc, ssl.SSLError):
-            # In TLS 1.3 the device judges our certificate only after we count as connected.
-            self.drop(
-                AuthenticationError(f"{self.where}: the device ended TLS ({exc}); check that it trusts our certificate")
-            )
         reason = str(exc) if exc is not None else "closed by the device"
-        self.drop(
-            NotConnectedError(f"{self.where}: connection lost ({reason}); check the device and its connection limit")
-        )
+        # In TLS 1.3 the device judges our certificate after we count as connected: with an alert, or by hanging up.
+        if isinstance(exc, ssl.SSLError):
+            self.drop(
+                AuthenticationError(
+                    f"{self.where}: the device ended TLS ({reason}); check that it trusts our certificate"
+                )
+            )
+        check = "the device and its connection limit"
+        if self.secure:
+            check += ", and that it trusts our certificate"
+        self.drop(NotConnectedError(f"{self.where}: connection lost ({reason}); check {check}"))
         if not self.closed.done():
             self.closed.set_result(None)
 

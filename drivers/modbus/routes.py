@@ -88,7 +88,7 @@ class TlsRoute(TcpRoute):
         context = await asyncio.to_thread(client_context, self.tls)
         try:
             _transport, link = await loop.create_connection(
-                lambda: Link(self.where, loop),
+                lambda: Link(self.where, loop, secure=True),
                 self.host,
                 self.port,
                 ssl=context,

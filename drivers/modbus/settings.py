@@ -181,8 +181,8 @@ class ModbusSettings(_Strict):
         """
         if self.serial is not None:
             return self.serial, str(self.serial_setup)
-        words = {"tcp": "Modbus TCP", "tls": "Modbus TCP with tls", "rtu": "rtu: true"}
-        return f"{self.host}:{self.port}", words[self.medium]
+        setup = "rtu: true" if self.rtu else "Modbus TCP"
+        return f"{self.host}:{self.port}", setup if self.tls is None else f"{setup} with tls ({self.tls})"
 
 
 class ModbusAddress(_Strict):
