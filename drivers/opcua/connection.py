@@ -15,7 +15,7 @@ from asyncua.client.ua_client import UASocketState
 from asyncua.ua.ua_binary import struct_from_binary
 from cryptography import x509
 
-from drivers.errors import AuthenticationError, NotConnectedError, ProtocolError
+from drivers.errors import AuthenticationError, DriverError, NotConnectedError, ProtocolError
 from drivers.opcua import security
 from drivers.opcua.faults import FAILURES, request_error
 from drivers.opcua.node_names import STANDARD_URI, NodeName
@@ -73,17 +73,14 @@ class Connection:
             async with asyncio.timeout(CONNECT_REQUESTS * self.settings.timeout):
                 await self._open()
         except FAILURES as error:
-            violation = self._protocol.violation if self._protocol is not None else ""
+            protocol = self._protocol
             self.drop()
-            if violation:
-                raise ProtocolError(f"{self.where}: connecting: {violation}") from error
-            failure = request_error(error, self.where, "connecting")
             if isinstance(error, TimeoutError):
                 raise NotConnectedError(
                     f"{self.where}: no OPC UA session within {CONNECT_REQUESTS * self.settings.timeout:g} s; check the "
                     "address, the network, and that the server runs"
                 ) from error
-            raise failure from (None if failure is error else error)
+            raise self._error(protocol, error, "connecting") from error
         except BaseException:
             self.drop()
             raise
@@ -119,9 +116,7 @@ class Connection:
             self._drop_if(protocol)
             raise request_error(error, self.where, doing) from error
         except FAILURES as error:
-            if protocol.violation:
-                raise ProtocolError(f"{self.where}: {doing}: {protocol.violation}") from error
-            raise request_error(error, self.where, doing) from error
+            raise self._error(protocol, error, doing) from error
         self._used_at = loop.time()
         return data
 
@@ -152,6 +147,13 @@ class Connection:
         protocol, self._protocol, self._client = self._protocol, None, None
         if protocol is not None:
             protocol.abort()
+
+    def _error(self, protocol: BoundedProtocol | None, error: BaseException, doing: str) -> DriverError:
+        """The error of a request, with the reason why the connection ended rather than that it did."""
+        if protocol is not None and protocol.violation:
+            return ProtocolError(f"{self.where}: {doing}: {protocol.violation}")
+        refusal = None if protocol is None else protocol.refusal
+        return request_error(refusal or error, self.where, doing)
 
     def _drop_if(self, protocol: BoundedProtocol) -> None:
         if self._protocol is protocol:

@@ -27,6 +27,7 @@ FAILURES: Final = (
     TypeError,
     LookupError,
     AttributeError,
+    AssertionError,
     OverflowError,
     RecursionError,
 )

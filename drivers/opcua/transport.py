@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
+from asyncua import ua
 from asyncua.client.ua_client import UaClient, UASocketProtocol
 
 MAX_MESSAGE: Final = 4 * 1024 * 1024
@@ -24,9 +25,12 @@ logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
 
 
 class BoundedProtocol(UASocketProtocol):  # type: ignore[misc]
-    """One connection. ``violation`` says why we closed it, if we did."""
+    """One connection. ``violation`` says why we closed it, if we did; ``refusal`` is the server's own word on why it
+    ends.
+    """
 
     violation = ""
+    refusal: ua.UaStatusCodeError | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -48,9 +52,21 @@ class BoundedProtocol(UASocketProtocol):  # type: ignore[misc]
             start += size
             self._process_received_data(chunk)
             if self.transport is None or self.transport.is_closing():
-                self.violation = self.violation or "the server sent something that is not OPC UA"
+                if self.refusal is None:
+                    self.violation = self.violation or "the server sent something that is not OPC UA"
                 return
         del self._pending[:start]
+
+    def _process_received_message(self, msg: Any) -> None:
+        # The library takes a fault for the opened channel and stumbles over it; this raises what the fault says.
+        if isinstance(msg, ua.Message) and not self._connection.is_open():
+            self.check_answer(msg.body(), "opening the secure channel")
+        super()._process_received_message(msg)
+
+    def _fail_all_pending(self, exc: Exception) -> None:
+        if isinstance(exc, ua.UaStatusCodeError):
+            self.refusal = exc
+        super()._fail_all_pending(exc)
 
     def abort(self) -> None:
         """End the connection at once, without a word to the server."""

@@ -34,6 +34,21 @@ def c_server(registers: int) -> Iterator[int]:
             server.kill()
 
 
+@contextmanager
+def c_slave(registers: int, device: str, unit: int) -> Iterator[None]:
+    """Run the C server as one slave of the serial line at ``device``."""
+    with subprocess.Popen(
+        [str(_program("libmodbus_server")), str(registers), device, str(unit)], stdout=subprocess.PIPE, text=True
+    ) as slave:
+        try:
+            assert slave.stdout is not None
+            line = slave.stdout.readline()
+            assert line == "ready\n", f"the C slave did not start: {line!r}"
+            yield
+        finally:
+            slave.kill()
+
+
 def c_client_command(port: int, *arguments: object) -> list[str]:
     """The command line of the C client."""
     return [str(_program("libmodbus_client")), str(port), *map(str, arguments)]
