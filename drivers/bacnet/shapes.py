@@ -64,7 +64,8 @@ class Shape:
         value = image.value
         points, at = self._reals
         if len(points):
-            value[points] = data[at].view(">f4")[:, 0]
+            with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+                value[points] = data[at].view(">f4")[:, 0]
         points, at = self._doubles
         if len(points):
             value[points] = data[at].view(">f8")[:, 0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 import tracemalloc
 from typing import Any
@@ -100,9 +101,10 @@ def judged(frame: bytes) -> dict[tuple[int, int], float]:
 
 
 def number_of(tag: Any) -> float:
-    """An application tag of bacpypes3 as a number."""
+    """An application tag of bacpypes3 as a number; NaN for what is none."""
     kinds = {1: Boolean, 2: Unsigned, 3: Integer, 4: Real, 5: Double, 9: Enumerated}
-    return float(kinds[int(tag.tag_number)].decode(TagList([tag])))
+    kind = kinds.get(int(tag.tag_number))
+    return math.nan if kind is None else float(kind.decode(TagList([tag])))
 
 
 async def fuzz(frames: int, seed: int) -> dict[str, int]:
