@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("agent.cli.demo", "Control a simulated building over real sockets and watch it."),
     "doctor": ("agent.cli.doctor", "Look at this machine and say what poetd needs."),
     "init": ("agent.cli.init", "Write a site with one zone to start from."),
+    "interlock": ("agent.cli.interlock", "Prove the interlocks of a site's files, without any device."),
     "plant": ("agent.cli.plant", "Serve a simulated plant over real sockets."),
     "points": ("agent.cli.points", "Show the live values, qualities and ages of a running agent."),
     "read": ("agent.cli.read", "Read points straight from their devices, once."),

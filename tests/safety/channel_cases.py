@@ -207,7 +207,9 @@ class TwoChannels:
 
     def evaluate(self) -> None:
         """Interlocks in both channels, compared."""
-        self.first.evaluate(self.now, self.values, self.qualities)
+        before = self.first.status.copy()
+        changed = self.first.evaluate(self.now, self.values, self.qualities)
+        assert changed == bool((before != self.first.status).any())
         self.second.evaluate(self.now, self.values, self.qualities)
         self.compare()
 
