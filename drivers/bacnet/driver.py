@@ -43,6 +43,7 @@ LATENCIES_KEPT: Final = 512
 NAMES_LOGGED: Final = 5
 OURS: Final = range(9, 17)
 """Priorities a driver may write at; 1 to 8 belong to people and life safety."""
+_NOT_GOOD: Final = "a point is out of service or has a fault"
 
 log = structlog.get_logger(__name__)
 
@@ -204,10 +205,11 @@ class BacnetDriver(Driver):
         return Holder(found.level, found.value * address.scale + address.offset)
 
     async def _open(self) -> Peer:
-        if self._peer is not None:
-            return self._peer
         settings = self.settings
-        station = await find_station(settings)
+        station = await find_station(settings)  # asked every time: the name may have got another address
+        if self._peer is not None and self._peer.station == station:
+            return self._peer
+        self._leave()
         foreign = settings.foreign
         bbmd = None if foreign is None else await host_address(foreign.bbmd, foreign.port, settings.timeout)
         port = shared_port(settings.bind, settings.local_port)
@@ -326,7 +328,7 @@ class BacnetDriver(Driver):
             }
             health.quarantined = tuple(sorted(self.points[point].name for point in left_out))
         health.state = DeviceState.ONLINE if whole else DeviceState.DEGRADED
-        health.detail = "" if whole or sweep.error is None else str(sweep.error)
+        health.detail = "" if whole else str(sweep.error or next(iter(plan.refused.values()), _NOT_GOOD))
         if sweep.error is not None:
             health.last_error = str(sweep.error)
 

@@ -13,9 +13,11 @@ from bacnet_peers import DEVICE, HOST, Cell, Device, driver_for, points_of, sett
 from gates import open_journal, wide_gate
 from structlog.testing import capture_logs
 
+from drivers.bacnet import driver as driver_module
 from drivers.bacnet import peer as peer_module
 from drivers.bacnet.apdu import Kind, Service, abort, reject
 from drivers.bacnet.driver import BacnetDriver
+from drivers.bacnet.frames import Station
 from drivers.errors import (
     DeadlineError,
     DeviceRefusedError,
@@ -427,4 +429,40 @@ async def test_the_wrong_device_at_the_address_is_refused(serve: Any, clock: Any
     with pytest.raises(DeviceRefusedError, match=f"is not device {DEVICE + 1}"):
         await driver.connect()
     assert driver.health.state is DeviceState.BACKOFF
+    await driver.close()
+
+
+async def test_a_device_whose_name_got_another_address_is_found_again(
+    serve: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = await serve({"analogInput,1": 1.0}), await serve({"analogInput,1": 2.0})
+    driver = driver_of(old, clock)
+    await driver.connect()
+    assert (await driver.poll()).value[0] == 1.0
+    await old.close()
+
+    async def moved(_settings: Any) -> Station:
+        return Station((HOST, new.port))
+
+    monkeypatch.setattr(driver_module, "find_station", moved)
+    with pytest.raises(DeadlineError):
+        await driver.poll()
+    await driver.connect()
+    assert (await driver.poll()).value[0] == 2.0
+    assert driver.health.reconnects == 1
+    await driver.close()
+
+
+async def test_health_says_why_a_device_is_degraded(serve: Any, clock: Any) -> None:
+    device = await serve({"analogInput,1": 1.0})
+    driver = driver_for(device.port, points_of({"here": "analogInput,1", "gone": "analogInput,9"}), clock)
+    await driver.connect()
+    with capture_logs() as logs:
+        for _ in range(3):
+            await driver.poll()
+    assert driver.health.state is DeviceState.DEGRADED
+    assert driver.health.detail == "analogInput,9 presentValue: object unknown-object"
+    assert [entry["points"] for entry in logs if entry["event"] == "points refused"] == [
+        "gone (analogInput,9 presentValue)"
+    ]
     await driver.close()
