@@ -207,6 +207,7 @@ class Enforcer:
             self._remembered_cause.pop(k, None)
             if self._agreement is not None:
                 self._agreement.reset(k)
+            self._collect()  # else the next change of any other row would let the last, stale request through
             return ResetResult(True, "reset; outputs follow the next command")
         if status in (InterlockStatus.CLEAR, InterlockStatus.PENDING):
             return ResetResult(False, f"{name} is not tripped")

@@ -103,8 +103,9 @@ class SecondChannel:
         self.trips.gather()
 
     def reset(self, place: int) -> None:
-        """Follow an accepted reset. What is forced changes with the next evaluation."""
+        """Follow an accepted reset."""
         self.rows[place].reset()
+        self.trips.gather()
 
     def disagreement(self, given: Given) -> str:
         """What the channels disagree about, in words; empty if they agree."""

@@ -138,7 +138,7 @@ class Trips:
         self.rows = [Trip(row, points, order) for row in rows]
         self._fail_safe = fail_safe
         self.orders: dict[str, Order] = {}
-        """What is forced, by output, as of the last evaluation."""
+        """What is forced, by output, as of the last evaluation or reset."""
         self.gather()
 
     def step(self, now: float, values: Mapping[int, float], qualities: Mapping[int, int]) -> None:

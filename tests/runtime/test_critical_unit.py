@@ -116,3 +116,36 @@ def test_the_trip_survives_a_restart(tmp_path: Path) -> None:
     k = [row.name for row in bench.engine.enforcer.interlocks.interlocks].index(ROW)
     assert bench.engine.enforcer.status[k] == InterlockStatus.TRIPPED
     assert bench.engine.enforcer.cause_text(k).startswith("the two channels disagree")
+
+
+def test_a_reset_starts_nothing_even_if_another_interlock_changes_with_the_next_evaluation(tmp_path: Path) -> None:
+    east = EAST.replace("trip: {heating: 0}}", "trip: {heating: 0}, latch: manual}")
+    for number, text in enumerate((east, east.replace("critical: true\n", ""))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        bench = rig.Bench(rig.engine_of(rig.program_of(folder, {**ZONES, "east": text})))
+
+        def judge(bench: rig.Bench = bench, **readings: float) -> None:
+            bench.clock.advance(0.5)
+            bench.read(**readings)
+            now = bench.clock.monotonic()
+            bench.engine.perceive(now)
+            _changed, affected = bench.engine.safety(now)
+            if len(affected):
+                bench.engine.enforce(now, affected)
+
+        bench.read_all()
+        judge()
+        (group,) = bench.program.groups
+        columns = bench.engine.prepare(group)
+        bench.answer(group, columns, heating=50.0, fan=1.0)
+        bench.engine.collect(group, columns, answered=True)
+        bench.engine.enforce(bench.clock.monotonic())
+        judge(east__temp=46.0)
+        judge(east__temp=20.0)
+        assert bench.engine.enforcer.reset("east/hot", bench.clock.monotonic()).accepted
+        judge(cellar__level=2.5)
+        assert bench.engine.enforcer.forced_flag[bench.program.output_index["cellar/pump"]] == 1
+        assert bench.out("east/heating") == 0.0
+        bench.engine.enforce(bench.clock.monotonic(), bench.engine.outputs_of(group, columns))
+        assert bench.out("east/heating") == 50.0

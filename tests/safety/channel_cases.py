@@ -253,7 +253,7 @@ class TwoChannels:
         for k, row in enumerate(self.case.interlocks):
             if pick((True, False, False)) and self.first.reset(row.name, self.now).accepted:
                 self.second.reset(k)
-        if pick((True, False, False)):  # before the next evaluation a reset changes nothing
+        if pick((True, False, False)):  # a scan may come before the next evaluation
             self.enforce(
                 [request(pick, row) for row in rows], [pick(STATES) for _ in rows], [pick((1, 0)) for _ in rows]
             )
