@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -116,7 +115,7 @@ class RtuRoute(TcpRoute):
 
 @dataclass(frozen=True)
 class SerialRoute(Route):
-    """A serial port of this machine. ``path`` has no links in it: one port has many names."""
+    """A serial port of this machine. ``path`` may be a link that leads elsewhere after the adapter was plugged in again."""
 
     path: str
     setup: SerialSetup
@@ -135,7 +134,7 @@ class SerialRoute(Route):
 def route_to(settings: ModbusSettings) -> Route:
     """The route that the settings ask for."""
     if settings.serial is not None:
-        return SerialRoute(os.path.realpath(settings.serial), settings.serial_setup)
+        return SerialRoute(settings.serial, settings.serial_setup)
     host = settings.host
     assert host is not None
     if settings.tls is not None:

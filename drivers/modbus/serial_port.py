@@ -87,7 +87,10 @@ def open_port(path: str, setup: SerialSetup) -> int:
         _set(descriptor, setup)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise NotConnectedError(f"{path}: another program uses this port; a line has one master: stop it") from error
+        raise NotConnectedError(
+            f"{path}: in use already; a line has one master: stop the other program, and give all devices of the line "
+            "the same name of the port"
+        ) from error
     except (OSError, termios.error) as error:
         os.close(descriptor)
         raise NotConnectedError(

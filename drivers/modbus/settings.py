@@ -95,15 +95,22 @@ class Forbidden(_Strict):
         return any(low < end and first <= high for low, high in self.of(table))
 
 
+def _default_port(given: dict[str, Any]) -> int:
+    # Not a validator of the raw mapping: that would make pydantic refuse the lists and paths of a file as not strict.
+    return TCP_PORT if given.get("tls") is None else TLS_PORT
+
+
 class ModbusSettings(_Strict):
     """How to reach a Modbus device: ``host`` (Modbus TCP; with ``tls`` secured; with ``rtu`` as RTU frames) or
     ``serial``.
     """
 
     host: str | None = Field(default=None, min_length=1, max_length=255, description="the device's name or address")
-    port: int = Field(default=TCP_PORT, ge=1, le=65535, description="TCP port; 802 where tls is given")
     rtu: bool = Field(default=False, description="RTU frames over TCP, for a transparent serial server at host")
     tls: ModbusTls | None = Field(default=None, description="Modbus/TCP Security")
+    port: int = Field(
+        default_factory=_default_port, ge=1, le=65535, description="TCP port; default: 502, where tls is given 802"
+    )
     serial: str | None = Field(
         default=None, pattern=r"^/", max_length=255, description="serial port, such as /dev/serial/by-id/usb-..."
     )
@@ -127,13 +134,6 @@ class ModbusSettings(_Strict):
     forbidden: Forbidden = Field(
         default=Forbidden(), description="per table, [first, last] addresses that are never read, not even in a gap"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _port_of_tls(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("tls") is not None and "port" not in data:
-            return {**data, "port": TLS_PORT}
-        return data
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -29,6 +29,8 @@ static int serve_line(modbus_mapping_t *map, int count, const char *device, int 
         fprintf(stderr, "cannot open %s: %s\n", device, modbus_strerror(errno));
         return 1;
     }
+    /* A slave of libmodbus takes what follows a request to another slave for that one's answer; for this long. */
+    modbus_set_response_timeout(context, 0, 50000);
     printf("ready\n");
     fflush(stdout);
     uint8_t query[MODBUS_RTU_MAX_ADU_LENGTH];

@@ -134,7 +134,7 @@ def request_size(heard: bytes | bytearray) -> int:
 
 def line_settings(path: str, **settings: Any) -> ModbusSettings:
     """Settings of a fast line with a short deadline."""
-    return ModbusSettings.model_validate({"serial": path, "baud": 115200, "timeout": "80ms", **settings})
+    return ModbusSettings.model_validate({"serial": path, "baud": 115200, "parity": "N", "timeout": "80ms", **settings})
 
 
 def line_driver(path: str, points: Sequence[DevicePoint], clock: DeviceClock, **settings: Any) -> ModbusDriver:

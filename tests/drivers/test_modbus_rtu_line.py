@@ -392,7 +392,8 @@ async def test_frames_are_kept_apart_by_the_quiet_interval(clock: ManualClock) -
 
 
 async def test_the_adapter_is_pulled_out_and_plugged_in_again(clock: ManualClock, tmp_path: Path) -> None:
-    port = tmp_path / "ttyRS485"
+    """Under /dev/serial/by-id its name stays, and leads to another port."""
+    port = tmp_path / "by-id"
     async with ScriptedLine() as line:
         port.symlink_to(line.path)
         driver = line_driver(str(port), holding_points([1]), clock)
@@ -401,14 +402,14 @@ async def test_the_adapter_is_pulled_out_and_plugged_in_again(clock: ManualClock
         line.unplug()
         with pytest.raises(NotConnectedError, match=r"line lost.*check the adapter|not connected"):
             await driver.poll()
+        port.unlink()
         with pytest.raises(NotConnectedError, match="check that the adapter is plugged in"):
             await driver.connect()
     async with ScriptedLine() as line:
-        port.unlink()
         port.symlink_to(line.path)
-        await driver.close()
         await driver.connect()
         assert (await driver.poll()).value.tolist() == [1.0]
+        assert driver.health.reconnects == 1
         await driver.close()
 
 
@@ -427,7 +428,7 @@ async def test_a_port_that_cannot_be_used_says_why(clock: ManualClock, tmp_path:
         def another_process() -> None:
             async def connect() -> None:
                 driver = line_driver(line.path, holding_points([1]), clock, unit_id=2)
-                with pytest.raises(NotConnectedError, match=r"another program|cannot open"):
+                with pytest.raises(NotConnectedError, match=r"stop the other program|cannot open"):
                     await driver.connect()
 
             asyncio.run(connect())
@@ -436,19 +437,22 @@ async def test_a_port_that_cannot_be_used_says_why(clock: ManualClock, tmp_path:
         await first.close()
 
 
-async def test_one_line_cannot_be_set_in_two_ways(clock: ManualClock, tmp_path: Path) -> None:
+async def test_one_line_has_one_name_and_is_set_in_one_way(clock: ManualClock, tmp_path: Path) -> None:
     async with ScriptedLine() as line:
         alias = tmp_path / "by-id"
         alias.symlink_to(line.path)
         first = line_driver(line.path, holding_points([1]), clock)
-        same = line_driver(str(alias), holding_points([2]), clock, unit_id=2)
-        other = line_driver(str(alias), holding_points([1]), clock, unit_id=3, baud=9600)
+        same = line_driver(line.path, holding_points([2]), clock, unit_id=2)
+        renamed = line_driver(str(alias), holding_points([1]), clock, unit_id=3)
+        faster = line_driver(line.path, holding_points([1]), clock, unit_id=3, baud=9600)
         await first.connect()
         await same.connect()
         assert (await same.poll()).value.tolist() == [2.0]
+        with pytest.raises(NotConnectedError, match=r"the same name of the port|cannot open"):
+            await renamed.connect()
         with pytest.raises(AddressError, match=r"used in two ways.*9600"):
-            await other.connect()
-        for driver in (first, same, other):
+            await faster.connect()
+        for driver in (first, same, renamed, faster):
             await driver.close()
 
 
