@@ -34,6 +34,8 @@ STOP_PATIENCE_S = 20.0
 RELEASE_PATIENCE_S = 20.0
 FIRST_RESTART_S = 0.25
 LONGEST_RESTART_S = 30.0
+CONTROL_NICE = -5
+"""Core and the control functions come before whatever else runs on the gateway, where the service may say so (LimitNICE)."""
 ALIVE_S = 1.0
 """How often systemd's watchdog hears from us."""
 STEADY_S = 60.0
@@ -64,6 +66,7 @@ class Child:
     failures: int = 0
     start_at: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
+    nice: int = 0
     waits_for_core: bool = False
     """Not started before core runs: what it connects to is not there sooner."""
 
@@ -76,7 +79,7 @@ class Child:
         """Start it; it dies with us. A machine that has no room for one more process is asked again later."""
         self.started_at = now
         try:
-            self.process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 pass_fds=pass_fds,
@@ -87,6 +90,11 @@ class Child:
             self._back_off(now)
             wait = round(self.start_at - now, 2)
             say("error", "child_not_started", child=self.name, error=error, next_try_in_s=wait)
+            return
+        self.process = process
+        if self.nice:
+            with contextlib.suppress(PermissionError, ProcessLookupError):  # without the right to it, all are equal
+                os.setpriority(os.PRIO_PROCESS, process.pid, self.nice)
 
     def ended(self, now: float) -> int | None:
         """The exit code if it has ended; schedules the next start with doubling, jittered backoff."""
@@ -121,11 +129,13 @@ class Supervisor:
         self._core = Child("core", ["agent.runtime.core", *core_arguments])
         light = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._core.environment = light
+        self._core.nice = CONTROL_NICE
         self._others = [
             Child(
                 "operate",
                 ["agent.runtime.operate.zygote", "--socket", str(run_dir / "operate.sock")],
                 environment=light,
+                nice=CONTROL_NICE,
             )
         ]
         if train:
