@@ -139,6 +139,8 @@ class _Reader:
             return lambda values: values[contact] > _HALF
         if len(words) not in (3, 5) or any(kind != "sign" for kind in kinds[1::2]):
             raise self._unreadable(words[0])
+        if len(words) == 5 and (words[1].text[0] != words[3].text[0] or words[1].text[0] not in "<>"):
+            raise self._unreadable(words[3])
         tests = [self._pair(*words[first : first + 3]) for first in range(0, len(words) - 2, 2)]
         return lambda values: all(test(values) for test in tests)
 

@@ -131,7 +131,7 @@ class Output:
         if not self._touched:
             return
         ordinary = self.say is Say.REQUEST
-        if ordinary:
+        if ordinary and self.value is not None:
             self.value = self._reachable(now, self.value, ask.present)
             if self._is_on(self.was) and not self._is_on(self.value) and not self._passed(now, self.envelope.min_on_s):
                 self._keep(Verdict.MIN_ON_HELD)
@@ -147,10 +147,8 @@ class Output:
         if why in (Verdict.MIN_ON_HELD, Verdict.MIN_OFF_HELD) and not self.history_known:
             self.verdict |= Verdict.UNKNOWN_HISTORY
 
-    def _reachable(self, now: float, wanted: float | None, present: float) -> float | None:
+    def _reachable(self, now: float, wanted: float, present: float) -> float:
         row = self.envelope
-        if wanted is None:  # held: it was relinquished and good, which cannot be
-            return None
         target = wanted
         if target < row.low:
             target, self.verdict = row.low, self.verdict | Verdict.CLAMPED_LOW

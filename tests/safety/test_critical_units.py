@@ -18,7 +18,7 @@ from safety.enforcer import PLAIN, Enforcer
 from safety.envelope import Envelope, RequestState
 from safety.errors import ExpressionError, InterlockError
 from safety.interlocks import Interlock, InterlockStatus, InterlockTable
-from safety.remembered import Remembered, SwitchRecord
+from safety.remembered import Remembered, SwitchRecord, TripRecord
 from safety.values import Quality, Verdict
 
 UTC = 1_800_000_000.0
@@ -227,6 +227,25 @@ def test_both_channels_take_up_the_same_history() -> None:
     distrusted.enforcer.restore(Remembered(trusted=False), 0.0, UTC)
     distrusted.scan()
     assert distrusted.standing == InterlockStatus.RESETTABLE
+
+
+def test_the_history_of_other_units_is_taken_up_beside_the_channels() -> None:
+    after = Plant()
+    past = Remembered((TripRecord("w/off", UTC - 1.0, "off"),), (SwitchRecord("w/other", False, UTC - 5.0),))
+    after.enforcer.restore(past, 0.0, UTC)
+    assert after.enforcer.status[1] == InterlockStatus.TRIPPED
+    after.scan()
+    assert after.standing == InterlockStatus.CLEAR
+
+
+def test_the_second_channel_resets_no_row_that_is_still_live() -> None:
+    plant = Plant().running()
+    plant.values[0] = 46.0
+    plant.evaluate()
+    (_row, channel), *_ = plant.enforcer._agreement._channels  # type: ignore[union-attr]
+    channel.reset(0)
+    assert not plant.evaluate()
+    assert plant.standing == InterlockStatus.CLEAR
 
 
 def test_a_restart_in_the_middle_of_anything_brings_no_disagreement() -> None:

@@ -22,6 +22,7 @@ from agent.kernels import load
 from safety.enforcer import PLAIN
 from safety.envelope import Envelope, RequestState
 from safety.interlocks import Interlock, InterlockStatus
+from safety.second.outputs import Ask
 from safety.second.trips import Standing
 from safety.values import Quality
 
@@ -195,6 +196,15 @@ def test_the_scans_of_other_outputs_do_not_use_up_the_rate_of_one_that_was_relin
 @pytest.fixture(params=["python", "jit"])
 def kernels(request: pytest.FixtureRequest) -> SimpleNamespace:
     return load("safety.kernels", request.param)
+
+
+def test_a_forced_value_outside_the_envelope_becomes_the_fail_safe_value_in_both() -> None:
+    both = TwoChannels(Site((VALVE,), (), ()))
+    output = both.second.outputs[0]
+    output.decide(Ask(50.0, OK, True, math.nan, (200.0,)), contradicted=False)
+    both.first._trips.forced[0], both.first._trips.forced_flag[0] = 200.0, 1
+    both.first.enforce(both.now, np.array([50.0]), np.array([OK], np.uint8), np.array([1], np.uint8))
+    assert output.value == both.first.out[0] == VALVE.fail_safe
 
 
 def test_a_difference_is_seen_wherever_it_is() -> None:
