@@ -28,9 +28,7 @@ class MqttConfig(Strict):
         default=None, description="a file that holds the password; readable by the daemon's user only"
     )
     tls: TlsConfig | None = Field(default=None, description="TLS to the broker; {} uses the system's trust store")
-    keepalive: Duration = Field(
-        default=30.0, ge=5.0, le=600.0, description="how often a quiet connection is checked"
-    )
+    keepalive: Duration = Field(default=30.0, ge=5.0, le=600.0, description="how often a quiet connection is checked")
     heartbeat: Duration = Field(
         default=60.0, ge=1.0, description="unchanged points are published again after this long"
     )
