@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -29,6 +30,20 @@ def test_message_arrives_as_one_datagram(
 def test_nobody_listening_is_no_fault(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     notify("READY=1")
+
+
+def test_child_whose_parent_ended_before_it_looked_ends_at_once() -> None:
+    """Between the start of the interpreter and the system call lies time enough to be orphaned for ever."""
+    code = "from agent.runtime.process import die_with_parent, started_by; die_with_parent(parent=started_by()); print('lives')"
+    for parent, returncode, said in ((os.getpid(), 0, "lives\n"), (2**22 - 1, -9, "")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "POETD_PARENT": str(parent)},
+        )
+        assert (done.returncode, done.stdout) == (returncode, said)
 
 
 def test_child_dies_with_its_parent(tmp_path: Path) -> None:
