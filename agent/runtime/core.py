@@ -34,7 +34,7 @@ from agent.runtime.kernel_choice import choose
 from agent.runtime.latching import LatchKeeper
 from agent.runtime.operate.link import OperateLink
 from agent.runtime.operate.protocol import IMAGE_NAME, FunctionInfo
-from agent.runtime.process import die_with_parent
+from agent.runtime.process import die_with_parent, started_by
 from agent.runtime.program import Program, ProgramError, build, function_names
 from agent.runtime.release import JOURNAL_FILE, give_back
 from agent.runtime.reporting import POINTS_PERIOD_WALL_S, Reporter
@@ -301,7 +301,7 @@ async def _run(options: argparse.Namespace, loaded: LoadedSite) -> int:
 
 def main() -> None:
     """``python -m agent.runtime.core``, started by the supervisor."""
-    die_with_parent()
+    die_with_parent(parent=started_by())
     parser = argparse.ArgumentParser(prog="agent.runtime.core")
     parser.add_argument("--site", type=Path, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)

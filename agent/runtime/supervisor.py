@@ -20,7 +20,7 @@ from pathlib import Path
 from agent.runtime import lock
 from agent.runtime.errors import StateFolderError
 from agent.runtime.notify import notify
-from agent.runtime.process import die_with_parent
+from agent.runtime.process import PARENT_VARIABLE, die_with_parent
 
 CONFIG_EXIT = 78
 STILL_HELD_EXIT = 3
@@ -83,7 +83,7 @@ class Child:
                 [sys.executable, "-m", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 pass_fds=pass_fds,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment, PARENT_VARIABLE: str(os.getpid())},
                 start_new_session=True,
             )
         except OSError as error:

@@ -19,6 +19,7 @@ from argparse import ArgumentParser
 from types import FrameType
 from typing import Any, Final
 
+from agent.runtime.process import started_by
 from agent.train.errors import MessageError, StoreBusyError, StoreCorruptError, StoreError
 from agent.train.messages import MAX_LINE, Proposal, Units, decode, encode
 from agent.train.store import LearningStore
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--socket", required=True, help="core's Unix socket")
     parser.add_argument("--store", required=True, help="the learning store's file; its folder must exist")
     options = parser.parse_args(arguments)
-    parent = os.getppid()
+    parent = started_by()
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)

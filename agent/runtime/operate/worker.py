@@ -81,9 +81,11 @@ class Worker:
             connection.send(RUN.pack(answer, lane, group, sequence))
 
 
-def main(lane: int, socket_path: str, image: SharedImage, kernels: dict[int, BatchKernel], memory_mb: int) -> None:
+def main(
+    lane: int, socket_path: str, image: SharedImage, kernels: dict[int, BatchKernel], memory_mb: int, zygote: int
+) -> None:
     """The life of a forked worker. Returns when core is gone."""
-    die_with_parent()
+    die_with_parent(parent=zygote)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     limit_memory(memory_mb)

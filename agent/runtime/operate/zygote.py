@@ -32,7 +32,7 @@ from agent.runtime.image import SharedImage, layout_from_json
 from agent.runtime.operate import worker
 from agent.runtime.operate.probe import first_difference_in_child
 from agent.runtime.operate.protocol import FUNCTIONS_FILE, LAYOUT_FILE, MAX_PACKET, FunctionInfo, decode, encode
-from agent.runtime.process import die_with_parent
+from agent.runtime.process import die_with_parent, started_by
 
 _CONNECT_PATIENCE_S = 30.0
 
@@ -103,23 +103,24 @@ class Zygote:
                 os.kill(old, signal.SIGKILL)
             os.waitpid(old, 0)
             del self._children[old]
+        zygote = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:  # core asks again
             self._log.error("worker_not_forked", lane=lane, error=str(error), fix="raise TasksMax or free some memory")
             return
         if pid == 0:
-            self._become_worker(lane)
+            self._become_worker(lane, zygote)
         self._children[pid] = lane
 
-    def _become_worker(self, lane: int) -> None:
+    def _become_worker(self, lane: int, zygote: int) -> None:
         status = 1
         try:
             signal.set_wakeup_fd(-1)  # a signal to the worker must not wake the zygote
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._connection.close()
             assert self._image is not None
-            worker.main(lane, self._socket_path, self._image, self._groups, self._memory_mb)
+            worker.main(lane, self._socket_path, self._image, self._groups, self._memory_mb, zygote)
             status = 0
         except BaseException as error:  # noqa: BLE001  (nothing may run the zygote's code in the child)
             self._log.error("worker_ended", lane=lane, error=f"{type(error).__name__}: {error}")
@@ -190,7 +191,7 @@ def _connect(socket_path: str) -> socket.socket:
 def main(socket_path: str) -> None:
     """The operate process. Started by the supervisor."""
     log.configure("operate")
-    die_with_parent()
+    die_with_parent(parent=started_by())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _warm_up()
