@@ -22,6 +22,7 @@ MAX_ANSWER = 1 << 26
 MAX_CLIENTS = 16
 IDLE_S = 30.0
 REFUSE_S = 1.0
+"""A client that is sent away is heard out so long: closed with its question unread, it would see a reset and no reason."""
 
 Verb = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -52,7 +53,7 @@ class ControlServer:
         self._clients += 1
         try:
             if self._clients > MAX_CLIENTS:
-                await asyncio.wait_for(reader.readline(), REFUSE_S)  # closed with unread data, it would see only a reset
+                await asyncio.wait_for(reader.readline(), REFUSE_S)
                 writer.write(b'{"ok": false, "error": "too many clients; try again"}\n')
                 return
             while line := await asyncio.wait_for(reader.readline(), IDLE_S):
