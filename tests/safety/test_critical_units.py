@@ -30,7 +30,7 @@ OUTPUTS = (
     Envelope("w/other", 0.0, 100.0, 0.0),
 )
 HOT = Interlock("u/hot", "temp > 45 Cel", (("u/valve", 0.0),), "u")
-OTHER = Interlock("w/off", "not run", (("w/other", 0.0),), "w")
+OTHER = Interlock("w/off", "not run", (("w/other", 0.0),), "w", manual=True)
 RUN = [1.0, 50.0, 30.0, 70.0]
 
 
@@ -235,6 +235,7 @@ def test_the_history_of_other_units_is_taken_up_beside_the_channels() -> None:
     after.enforcer.restore(past, 0.0, UTC)
     assert after.enforcer.status[1] == InterlockStatus.TRIPPED
     after.scan()
+    assert after.enforcer.reset("w/off", after.now).accepted
     assert after.standing == InterlockStatus.CLEAR
 
 
