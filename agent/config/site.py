@@ -31,7 +31,9 @@ class SiteConfig(Strict):
     """One site: everything the agent needs to run."""
 
     site: Slug = Field(description="a name of a-z, 0-9 and -. It stands in every MQTT topic")
-    agent: Slug = Field(default="gateway", description="a name of a-z, 0-9 and -. It tells several agents of one site apart")
+    agent: Slug = Field(
+        default="gateway", description="a name of a-z, 0-9 and -. It tells several agents of one site apart"
+    )
     title: str = Field(default="", max_length=120, description="the site in words")
     run_dir: Path = Field(
         default=Path("/run/poetd"), description="sockets and the shared image; relative to the site file"
