@@ -29,6 +29,10 @@ async def _not_json(_request: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"value": float("nan")}
 
 
+async def _broken(_request: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"value": 1 / 0}
+
+
 async def _large(_request: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"text": "x" * 1_000_000}
 
@@ -36,7 +40,9 @@ async def _large(_request: Mapping[str, Any]) -> Mapping[str, Any]:
 @pytest.fixture
 async def run_dir(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
     folder = tmp_path_factory.mktemp("r")
-    server = ControlServer(folder / SOCKET_NAME, {"echo": _echo, "refuse": _refuse, "nan": _not_json, "large": _large})
+    server = ControlServer(
+        folder / SOCKET_NAME, {"echo": _echo, "refuse": _refuse, "nan": _not_json, "large": _large, "broken": _broken}
+    )
     await server.start()
     yield folder
     await server.stop()
@@ -61,7 +67,7 @@ async def test_asks_and_is_answered(run_dir: Path) -> None:
 async def test_refusal_arrives_as_the_reason(run_dir: Path) -> None:
     with pytest.raises(ControlSocketError, match=r"^not today$"):
         await asyncio.to_thread(ask, run_dir, "refuse")
-    with pytest.raises(ControlSocketError, match="unknown verb; known: echo, large, nan, refuse"):
+    with pytest.raises(ControlSocketError, match="unknown verb; known: broken, echo, large, nan, refuse"):
         await asyncio.to_thread(ask, run_dir, "shutdown")
 
 
@@ -80,8 +86,13 @@ async def test_line_beyond_the_bound_ends_the_connection_and_nothing_else(run_di
     assert (await asyncio.to_thread(ask, run_dir, "echo", word="still here"))["said"] == "still here"
 
 
-async def test_not_a_number_never_leaves_as_json(run_dir: Path) -> None:
-    assert b"NaN" not in await raw(run_dir, b'{"verb": "nan"}\n')
+@pytest.mark.parametrize("line", [b'{"verb": "nan"}\n', b'{"verb": "broken"}\n', b"[" * 60_000 + b"\n"])
+async def test_defect_behind_a_question_is_told_to_who_asked_and_stops_nothing(run_dir: Path, line: bytes) -> None:
+    answer = await raw(run_dir, line + b'{"verb":"echo","word":1}\n')
+    assert b"NaN" not in answer
+    first, second = (json.loads(one) for one in answer.splitlines())
+    assert first["ok"] is False and "a defect of the agent: " in first["error"]
+    assert second["said"] == 1
 
 
 async def test_several_questions_on_one_connection(run_dir: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import runtime_rig as rig
 
+from agent.runtime.errors import RuntimeFault
 from agent.runtime.scan import ScanLoop
 from drivers.interface import PollResult
 from safety.values import Quality, Reason, Verdict, WriteOutcome, WriteResult
@@ -214,6 +215,12 @@ def test_lateness_is_kept_in_wall_seconds(tmp_path: Path) -> None:
     loop.poll_all()
     loop.loop.scan(loop.program.groups[0], loop.clock.monotonic() - 3.0)
     assert loop.loop.lateness_s[0] == pytest.approx(0.05)
+
+
+def test_poll_with_too_few_values_is_a_defect_and_not_spread_over_the_points(loop: LoopRig) -> None:
+    one = np.ones(1)
+    with pytest.raises(RuntimeFault, match="answered 1 values: a defect of the driver"):
+        loop.loop.polled("ahu1", PollResult(one, one.astype(np.uint8), one.astype(np.uint8), one))
 
 
 def test_override_found_by_a_poll_is_reported_and_written_again(loop: LoopRig) -> None:
