@@ -57,7 +57,7 @@ class ControlServer:
                 writer.write(b'{"ok": false, "error": "too many clients; try again"}\n')
                 return
             while line := await asyncio.wait_for(reader.readline(), IDLE_S):
-                writer.write(json.dumps(await self._answer(line), allow_nan=False).encode() + b"\n")
+                writer.write(await self._reply(line) + b"\n")
                 await asyncio.wait_for(writer.drain(), IDLE_S)
         except (TimeoutError, ConnectionError, ValueError) as error:
             self._log.debug("control_client_dropped", error=repr(error))
@@ -66,6 +66,13 @@ class ControlServer:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+
+    async def _reply(self, line: bytes) -> bytes:
+        try:
+            return json.dumps(await self._answer(line), allow_nan=False).encode()
+        except Exception as error:  # noqa: BLE001  (a defect behind a question is told to who asked, and stops nothing else)
+            self._log.error("control_answer_failed", request=repr(line[:200]), error=repr(error))
+            return json.dumps({"ok": False, "error": f"a defect of the agent: {error!r}"}).encode()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:

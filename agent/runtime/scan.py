@@ -14,6 +14,7 @@ from agent.runtime import log
 from agent.runtime.clock import Clock
 from agent.runtime.devices import DeviceTask
 from agent.runtime.engine import Engine
+from agent.runtime.errors import RuntimeFault
 from agent.runtime.operate.lanes import Lanes
 from agent.runtime.program import Group, Index
 from drivers.interface import PollResult
@@ -161,6 +162,8 @@ class ScanLoop:
         """A device's poll has ended: take it in, and let the interlocks see it at once."""
         now = self._clock.monotonic()
         where = self.engine.program.device_slices[device]
+        if len(result.value) != where.stop - where.start:  # numpy would spread a single value over all of them
+            raise RuntimeFault(f"the driver of {device} answered {len(result.value)} values: a defect of the driver")
         self._heard_of.add(device)
         self.engine.ingest(where, result.value, result.quality, result.reason, result.source_time, now)
         self.engine.perceive(now, where)
