@@ -11,7 +11,7 @@ from typing import Any, Final
 from agent.poet.arguments import Arguments, Call
 from agent.poet.errors import EnforceError, PerceiveError
 from agent.poet.interrupts import Decision, Interrupt, Kind, Stage, anybody_there, ask, wants
-from agent.poet.log import logger
+from agent.poet.log import keeps_loggers, logger
 from agent.poet.operate import Accept, Operate
 from agent.poet.parameters import CallRecord
 from agent.poet.plugins import CallContext, DomainPlugin
@@ -47,6 +47,7 @@ class Handle:
         self._equipment = plugin is not None and plugin.commands_equipment
         self._command = command_of(plain) if self._equipment else None
         self._bare = plugin is None
+        self._bound: Any = None
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call of a plain function."""
@@ -226,14 +227,21 @@ class Handle:
             )
 
     def _log(self, level: str, verdict: CallVerdict, duration_s: float) -> None:
-        details: dict[str, Any] = {"function": self.name, "outcome": verdict.outcome.value}
+        details: dict[str, Any] = {"outcome": verdict.outcome.value}
         if verdict.causes:
             details["causes"] = verdict.causes
         if verdict.fail_safe:
             details["fail_safe"] = True
         if duration_s:
             details["duration_ms"] = round(duration_s * 1e3, 3)
-        getattr(logger(), level)("poet.call", **details)
+        getattr(self._bound or self._bind(), level)("poet.call", **details)
+
+    def _bind(self) -> Any:
+        """The logger with the function's name. Kept where structlog keeps loggers too, else made anew at every event."""
+        bound = logger().bind(function=self.name)
+        if keeps_loggers():
+            self._bound = bound
+        return bound
 
 
 def _stage_of(error: Exception) -> Stage:

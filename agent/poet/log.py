@@ -16,3 +16,10 @@ def logger() -> Any:
     import structlog
 
     return structlog.get_logger("poet")
+
+
+def keeps_loggers() -> bool:
+    """Whether the process has told structlog to keep a logger as it was at its first use; else it may be configured anew at any time."""
+    import structlog
+
+    return bool(structlog.get_config()["cache_logger_on_first_use"])
