@@ -22,6 +22,8 @@ from safety.gate import Gate
 from safety.values import WriteOutcome, WriteResult
 
 LATENESS_KEPT = 4096
+REFUSED_RETRY_S = 5.0
+"""A refused write is tried again this soon, not only with the next rewrite: it may be what an interlock asks for."""
 SINGLE_EPSILON = 2.0**-22
 """Devices keep 32-bit floats. Below this nothing is worth asking the gate, whose own tolerance is never smaller."""
 GOLDEN = 0.618_033_988_749_895
@@ -216,6 +218,9 @@ class ScanLoop:
                 "write", point=result.point, outcome=result.outcome.name, detail=result.detail or None
             )
         self._outcome[output] = result.outcome
+        if result.outcome in (WriteOutcome.REJECTED, WriteOutcome.DENIED):
+            soon = self._clock.monotonic() - self._rewrite_s[output] + REFUSED_RETRY_S
+            self._written_at[output] = min(self._written_at[output], soon)
         self._tell(self.on_written, output, result)
 
     def _tell(self, listeners: Sequence[Callable[..., None]], *what: object) -> None:
