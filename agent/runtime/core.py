@@ -183,12 +183,15 @@ class Core:
             stopping.cancel()
 
     def _start_devices(self, program: Program, gate: Gate, scan: ScanLoop) -> None:
-        for name, driver in drivers(program, self._clock).items():
+        made = drivers(program, self._clock)
+        for place, (name, driver) in enumerate(made.items()):
             outputs = {
                 row.index: row.name for row in program.outputs if program.points[row.point].config.device == name
             }
             poll_s = program.loaded.site.devices[name].poll
-            self._tasks[name] = DeviceTask(driver, poll_s, self._clock, gate, scan, outputs)
+            self._tasks[name] = DeviceTask(
+                driver, poll_s, self._clock, gate, scan, outputs, phase=(place + 0.5) / len(made)
+            )
             self._tasks[name].start()
 
     def _start_telemetry(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -44,10 +45,13 @@ class DeviceTask:
         gate: Gate,
         listener: Listener,
         output_names: Mapping[int, str],
+        phase: float = 0.5,
     ) -> None:
+        """``phase``: the device's place in its poll period, 0..1. Devices spread over it do not all come at once, nor with the scans."""
         self.driver = driver
         self.name = driver.device
         self.poll_s = poll_s
+        self._phase = phase
         self._clock = clock
         self._gate = gate
         self._listener = listener
@@ -98,8 +102,8 @@ class DeviceTask:
             await asyncio.wait_for(self._stopping.wait(), wall_s)
 
     async def _poll_forever(self) -> None:
-        due = self._clock.monotonic()
         while not self._stopping.is_set():
+            began = self._clock.monotonic()
             try:
                 await self.driver.connect()
                 result = await self.driver.poll()
@@ -109,15 +113,15 @@ class DeviceTask:
                     self._backoff.auth_failure() if isinstance(error, AuthenticationError) else self._backoff.failure()
                 )
                 await self._pause(wait)
-                due = self._clock.monotonic()
                 continue
             self._found()
             self._listener.polled(self.name, result)
-            due += self.poll_s
-            behind = self._clock.monotonic() - due
-            if behind > 0.0:
-                due += behind
-            await self._pause(max(due - self._clock.monotonic(), 0.0) / self._clock.speed)
+            wait = self._slot_after(began) - self._clock.monotonic()
+            await self._pause(max(wait, 0.0) / self._clock.speed)
+
+    def _slot_after(self, began: float) -> float:
+        """When the poll after one begun at ``began`` is due: at this device's place in its period."""
+        return (math.floor(began / self.poll_s - self._phase) + 1.0 + self._phase) * self.poll_s
 
     def _lost(self, error: DriverError) -> None:
         self._online.clear()
