@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from agent.cli.output import json_option, print_json
+
 _STARTER = Path(__file__).with_name("starter")
 _FILES = {
     "site.yaml": "site.yaml",
@@ -18,7 +20,8 @@ _FILES = {
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-def command(directory: Path) -> None:
+@json_option
+def command(directory: Path, as_json: bool) -> None:
     """Write a small working site into DIRECTORY. Files that are there already are never overwritten."""
     targets = {name: directory / name for name in _FILES}
     present = [str(target) for target in targets.values() if target.exists()]
@@ -29,7 +32,11 @@ def command(directory: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as stream:
             stream.write(text)
-        click.echo(f"wrote {target}")
+        if not as_json:
+            click.echo(f"wrote {target}")
+    if as_json:
+        print_json({"wrote": [str(target) for target in targets.values()]})
+        return
     site = targets["site.yaml"]
     click.echo(
         f"\nNext:\n"

@@ -291,6 +291,12 @@ def build(loaded: LoadedSite, functions: Mapping[str, FunctionInfo]) -> Program:
         out_index, out_field, out_column = [], [], []
         for column, unit_at in enumerate(unit_indices):
             unit = loaded.units[unit_at]
+            for name in unit.parameters:
+                if name not in function.parameters:
+                    raise ProgramError(
+                        f"{unit.kind} {unit.name}: {function.spec} has no parameter {name!r}; it takes "
+                        f"{', '.join(function.parameters)}"
+                    )
             place[unit_at] = (len(groups), column)
             for row, (kind, slot, needed, expected) in enumerate(sources[column]):
                 operand[row, column] = at[kind] + slot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,11 @@ def test_the_new_site_passes_the_check(tmp_path: Path) -> None:
     assert checked.exit_code == 0, checked.output
     assert "site my-site\n" in checked.output
     assert f"poetd check {folder / 'site.yaml'}" in result.output
+
+
+def test_what_was_written_as_json(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["init", str(tmp_path / "site"), "--json"])
+    assert set(json.loads(result.output)["wrote"]) == {str(tmp_path / "site" / name) for name in FILES}
 
 
 def test_every_output_of_the_new_site_has_a_value_to_fail_to(tmp_path: Path) -> None:

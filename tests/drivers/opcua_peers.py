@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 from collections import UserDict
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -32,17 +32,17 @@ POINTS = {
 
 
 @cache
-def _standard_nodes() -> dict[ua.NodeId, bytes]:
+def _standard_nodes() -> dict[ua.NodeId, Any]:
     space = AddressSpace()
     standard_address_space.fill_address_space(NodeManagementService(space))
-    return {node_id: pickle.dumps(node) for node_id, node in space._nodes.items()}
+    return dict(space._nodes)
 
 
 class LazyNodes(UserDict[ua.NodeId, Any]):
     """The standard's nodes, copied when somebody looks at them."""
 
     def __missing__(self, node_id: ua.NodeId) -> Any:
-        node = self.data[node_id] = pickle.loads(_standard_nodes()[node_id])
+        node = self.data[node_id] = copy.deepcopy(_standard_nodes()[node_id])
         return node
 
     def __contains__(self, node_id: object) -> bool:

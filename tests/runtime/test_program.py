@@ -122,9 +122,16 @@ def test_constants_and_defaults_need_no_point(tmp_path: Path) -> None:
 
 def test_default_is_not_replaced_by_a_point_that_happens_to_have_its_name(tmp_path: Path) -> None:
     """A parameter ``heating=0`` beside an output ``heating`` would read back the function's own command."""
-    function = replace(rig.CONTROL, parameters=("temp", "setpoint", "heating"), defaults=(("heating", 1.0),))
+    takes = ("temp", "setpoint", "heating", "bias", "gain")
+    function = replace(rig.CONTROL, parameters=takes, defaults=(("heating", 1.0),))
     program = rig.program_of(tmp_path, rig.ZONES, function)
     assert program.constants[program.groups[0].operand[2, 0] - program.constants_at] == 1.0
+
+
+def test_parameter_the_function_does_not_take_is_an_error(tmp_path: Path) -> None:
+    function = replace(rig.CONTROL, parameters=("temp", "setpoint", "gain"), defaults=())
+    with pytest.raises(ProgramError, match="zone east: site_functions:control has no parameter 'bias'"):
+        rig.program_of(tmp_path, rig.ZONES, function)
 
 
 def test_single_result_drives_the_only_output_whatever_its_name(tmp_path: Path) -> None:
